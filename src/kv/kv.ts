@@ -1,0 +1,66 @@
+/**
+ * The key-value contract: caches, counters, publish/subscribe, leases and the claim queue. Everything in it may be lost at any time;
+ * losing it costs time, never data. Two drivers (Redis; Postgres where there is no Redis) pass one contract test.
+ */
+export interface SetOptions {
+  readonly ttlMs?: number;
+  /** Only when the key is absent. */
+  readonly ifAbsent?: boolean;
+}
+
+export interface Lease {
+  readonly key: string;
+  /** Grows with every owner; storage that checks it refuses a slow former owner. */
+  readonly fence: number;
+  /** False when another has the lease meanwhile. */
+  renew(ttlMs: number): Promise<boolean>;
+  release(): Promise<void>;
+}
+
+export interface Claim {
+  readonly member: string;
+  /** Must be given back to complete; a mark that came after the claim makes complete a no-op. */
+  readonly token: string;
+}
+
+export interface ClaimQueue {
+  /** Adds members or, when present, notes that they were marked again. One round trip for the batch. */
+  mark(slot: number, members: readonly string[]): Promise<void>;
+  claim(slot: number, limit: number, leaseMs: number): Promise<Claim[]>;
+  /** Removes what was not marked again since its claim; the rest becomes claimable at once. */
+  complete(slot: number, claims: readonly Claim[]): Promise<void>;
+  extend(slot: number, claims: readonly Claim[], leaseMs: number): Promise<void>;
+  depth(slot: number): Promise<number>;
+  /** Age in ms of the oldest unclaimed mark, 0 when empty. */
+  oldestAgeMs(slot: number): Promise<number>;
+}
+
+export interface Subscription {
+  close(): Promise<void>;
+}
+
+export interface SubscribeHandlers {
+  onMessage(message: string): void;
+  /** The channel was lost: messages may have been missed until onReady is called. */
+  onLost(): void;
+  /** Subscribed, at first and after every loss. */
+  onReady(): void;
+}
+
+export interface Kv {
+  readonly driver: "redis" | "postgres";
+  get(key: string): Promise<string | null>;
+  getMany(keys: readonly string[]): Promise<(string | null)[]>;
+  set(key: string, value: string, options?: SetOptions): Promise<boolean>;
+  remove(...keys: readonly string[]): Promise<void>;
+  /** Adds and returns the new value; the TTL is set when the counter is created. */
+  increment(key: string, by: number, ttlMs?: number): Promise<number>;
+  /** Keys by prefix in bounded steps; for small sets such as live members. */
+  listPrefix(prefix: string, limit: number): Promise<{ key: string; value: string }[]>;
+  acquireLease(key: string, owner: string, ttlMs: number): Promise<Lease | null>;
+  publish(channel: string, message: string): Promise<void>;
+  subscribe(channel: string, handlers: SubscribeHandlers): Promise<Subscription>;
+  queue(name: string): ClaimQueue;
+  check(signal?: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+}
