@@ -13,7 +13,11 @@ const LOCK_KEY = 7_514_003;
 export async function migrate(database: Database): Promise<string[]> {
   const files = (await readdir(FOLDER)).filter((name) => name.endsWith(".sql")).toSorted();
   const applied: string[] = [];
-  await database.query("CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())").catch(ignoreRace);
+  await database
+    .query(
+      "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())",
+    )
+    .catch(ignoreRace);
   for (const name of files) {
     const sql = await readFile(new URL(name, FOLDER), "utf8");
     const sha256 = createHash("sha256").update(sql).digest("hex");
@@ -22,7 +26,8 @@ export async function migrate(database: Database): Promise<string[]> {
       const known = await tx.query<{ sha256: string }>("SELECT sha256 FROM schema_migrations WHERE name = $1", [name]);
       const row = known.rows[0];
       if (row) {
-        if (row.sha256 !== sha256) throw new SlipwayError("CONFIG_INVALID", { message: `migration ${name} was changed after it ran on this database` });
+        if (row.sha256 !== sha256)
+          throw new SlipwayError("CONFIG_INVALID", { message: `migration ${name} was changed after it ran on this database` });
         return false;
       }
       await tx.query(sql);
