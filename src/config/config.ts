@@ -1,0 +1,157 @@
+/**
+ * Settings made into one typed configuration: alternatives become unions, contradictions become problems. Code outside src/config sees
+ * only this.
+ */
+import { resolve } from "node:path";
+import { isIP } from "node:net";
+import { SlipwayError } from "../core/errors.ts";
+import { readSettings } from "./env.ts";
+import { ROLES } from "./schema.ts";
+import type { Role, Settings } from "./schema.ts";
+
+export type { Role } from "./schema.ts";
+
+export interface TlsFiles {
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+export interface Config {
+  readonly roles: ReadonlySet<Role>;
+  /** Roles were asked for by name: the process joins what runs already instead of owning the data folder. */
+  readonly rolesGiven: boolean;
+  readonly dataDir: string;
+  readonly tls: TlsFiles | null;
+  readonly database: { readonly mode: "embedded" } | { readonly mode: "external"; readonly url: string };
+  readonly temporal: { readonly mode: "embedded" } | { readonly mode: "external"; readonly address: string };
+  /** 32 bytes, or null when Slipway keeps its own. */
+  readonly encryptionKey: Buffer | null;
+  readonly storage: StorageSettings;
+  readonly settings: Settings;
+}
+
+export type StorageSettings =
+  | { readonly driver: "fs"; readonly root: string }
+  | {
+      readonly driver: "s3";
+      readonly bucket: string;
+      readonly prefix: string;
+      readonly region: string;
+      readonly endpoint: string | null;
+      readonly pathStyle: boolean;
+      readonly accessKeyId: string | null;
+      readonly secretAccessKey: string | null;
+      readonly redirect: boolean;
+      readonly publicEndpoint: string | null;
+    };
+
+export interface LoadOptions {
+  readonly env?: NodeJS.ProcessEnv;
+  readonly roles?: readonly string[];
+}
+
+/** Throws CONFIG_INVALID whose detail is the list of problems, one line each, naming the key. */
+export function loadConfig(options: LoadOptions = {}): Config {
+  const { settings, problems } = readSettings(options.env);
+  const roles = parseRoles(options.roles ?? [], problems);
+  const dataDir = resolve(settings.data.dir);
+  const encryptionKey = parseEncryptionKey(settings, problems);
+  const config: Config = {
+    roles: new Set(roles.length > 0 ? roles : ROLES),
+    rolesGiven: roles.length > 0,
+    dataDir,
+    tls: parseTls(settings, problems),
+    database: settings.database.url === null ? { mode: "embedded" } : { mode: "external", url: settings.database.url },
+    temporal: settings.temporal.address === null ? { mode: "embedded" } : { mode: "external", address: settings.temporal.address },
+    encryptionKey,
+    storage: parseStorage(settings, dataDir, problems),
+    settings,
+  };
+  findContradictions(config, problems);
+  if (problems.length > 0) {
+    throw new SlipwayError("CONFIG_INVALID", { message: problems.join("\n"), detail: problems });
+  }
+  return config;
+}
+
+function parseRoles(names: readonly string[], problems: string[]): Role[] {
+  const roles: Role[] = [];
+  for (const name of names) {
+    const role = ROLES.find((known) => known === name);
+    if (role) roles.push(role);
+    else problems.push(`--role: expected one of ${ROLES.join(", ")}, found "${name}"`);
+  }
+  return roles;
+}
+
+function parseTls(settings: Settings, problems: string[]): TlsFiles | null {
+  const { tls_cert: certFile, tls_key: keyFile } = settings.server;
+  if (certFile === null && keyFile === null) return null;
+  if (certFile === null || keyFile === null) {
+    problems.push(
+      `${certFile === null ? "SLIPWAY_TLS_CERT" : "SLIPWAY_TLS_KEY"}: certificate and key belong together; this one is missing`,
+    );
+    return null;
+  }
+  return { certFile: resolve(certFile), keyFile: resolve(keyFile) };
+}
+
+function parseEncryptionKey(settings: Settings, problems: string[]): Buffer | null {
+  const text = settings.data.encryption_key;
+  if (text === null) return null;
+  const key = /^[0-9a-f]{64}$/i.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64");
+  if (key.length === 32) return key;
+  problems.push("SLIPWAY_ENCRYPTION_KEY: expected 32 bytes as 64 hexadecimal digits or base64 (make one: openssl rand -hex 32)");
+  return null;
+}
+
+function parseStorage(settings: Settings, dataDir: string, problems: string[]): StorageSettings {
+  const { storage } = settings;
+  if (storage.driver === "fs") return { driver: "fs", root: storage.path === null ? resolve(dataDir, "storage") : resolve(storage.path) };
+  if (storage.s3_bucket === null) problems.push("SLIPWAY_S3_BUCKET: needed with SLIPWAY_STORAGE=s3");
+  if ((storage.s3_access_key_id === null) !== (storage.s3_secret_access_key === null)) {
+    problems.push("SLIPWAY_S3_SECRET_ACCESS_KEY: access key id and secret belong together; one is missing");
+  }
+  return {
+    driver: "s3",
+    bucket: storage.s3_bucket ?? "",
+    prefix: storage.s3_prefix,
+    region: storage.s3_region,
+    endpoint: storage.s3_endpoint,
+    pathStyle: storage.s3_path_style,
+    accessKeyId: storage.s3_access_key_id,
+    secretAccessKey: storage.s3_secret_access_key,
+    redirect: storage.s3_redirect,
+    publicEndpoint: storage.s3_public_endpoint,
+  };
+}
+
+function findContradictions(config: Config, problems: string[]): void {
+  const { settings } = config;
+  if (config.database.mode === "external" && config.encryptionKey === null && settings.data.encryption_key === null) {
+    problems.push("SLIPWAY_ENCRYPTION_KEY: required with SLIPWAY_DATABASE_URL, so that all processes read the same secrets");
+  }
+  if (settings.database.url !== null && !/^postgres(ql)?:\/\//.test(settings.database.url)) {
+    problems.push("SLIPWAY_DATABASE_URL: expected postgres://user:password@host/database");
+  }
+  if (settings.redis.url !== null && !/^rediss?:\/\//.test(settings.redis.url)) {
+    problems.push("REDIS_URL: expected redis:// or rediss://");
+  }
+  for (const entry of settings.server.trusted_proxies) {
+    const [address = "", bits, ...rest] = entry.split("/");
+    const family = isIP(address);
+    if (family === 0 || rest.length > 0 || (bits !== undefined && !(/^\d+$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128)))) {
+      problems.push(`SLIPWAY_TRUSTED_PROXIES: expected addresses or CIDR ranges, found "${entry}"`);
+    }
+  }
+  if (settings.temporal.port !== 0 && settings.temporal.port === settings.temporal.ui_port && config.temporal.mode === "embedded") {
+    problems.push("SLIPWAY_TEMPORAL_UI_PORT: is the same as SLIPWAY_TEMPORAL_PORT");
+  }
+  if (settings.server.proxy_processes > 1 && settings.server.port === 0) {
+    problems.push("SLIPWAY_PROXY_PROCESSES: needs a fixed SLIPWAY_PORT");
+  }
+  const external = settings.server.external_url;
+  if (external !== null && !/^https?:\/\/[^/]+\/?$/.test(external)) {
+    problems.push("SLIPWAY_EXTERNAL_URL: expected http(s)://host[:port] without a path; registries have none");
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * Every setting of Slipway. The nesting is that of the TOML file; `env` is the variable that wins over it. docs/configuration.md is
+ * generated from this table.
+ */
+import { boolean, choice, int, list, optionalPath, optionalString, optionalUrl, path, string } from "./key.ts";
+import type { Key } from "./key.ts";
+
+export const ROLES = ["proxy", "api", "replication", "refresh", "tuf", "maintenance"] as const;
+export type Role = (typeof ROLES)[number];
+
+export const SCHEMA = {
+  server: {
+    port: int(5001, { env: "SLIPWAY_PORT", min: 0, max: 65535, doc: "Port of the registry and of the APIs." }),
+    host: string("0.0.0.0", { env: "SLIPWAY_HOST", doc: "Address to listen on." }),
+    external_url: optionalUrl({
+      env: "SLIPWAY_EXTERNAL_URL",
+      doc: "How clients reach Slipway. Unset: taken from the Host header, and from X-Forwarded-Proto when a trusted proxy sent it.",
+    }),
+    trusted_proxies: list([], {
+      env: "SLIPWAY_TRUSTED_PROXIES",
+      doc: "Addresses or CIDR ranges whose X-Forwarded-For and X-Forwarded-Proto are believed. Anybody else could invent them.",
+    }),
+    tls_cert: optionalPath({
+      env: "SLIPWAY_TLS_CERT",
+      doc: "PEM file of the certificate chain; read again when it changes. Needs tls_key.",
+    }),
+    tls_key: optionalPath({ env: "SLIPWAY_TLS_KEY", doc: "PEM file of the private key; read again when it changes. Needs tls_cert." }),
+    proxy_processes: int(1, {
+      env: "SLIPWAY_PROXY_PROCESSES",
+      min: 1,
+      max: 64,
+      doc: "Processes that serve the registry on the same port. More than one pays when there are more than two cores.",
+    }),
+    drain_seconds: int(60, {
+      env: "SLIPWAY_DRAIN_SECONDS",
+      min: 0,
+      max: 3600,
+      unit: "s",
+      doc: "How long running transfers may go on after SIGTERM. Keep it below the kill timeout of the orchestrator.",
+    }),
+    max_connections: int(20_000, {
+      env: "SLIPWAY_MAX_CONNECTIONS",
+      min: 10,
+      doc: "Open client connections of one process; further ones are closed at once. Each costs about 20 KB, a slow reader up to 512 KB.",
+    }),
+    idle_body_seconds: int(60, {
+      env: "SLIPWAY_IDLE_BODY_SECONDS",
+      min: 1,
+      unit: "s",
+      doc: "A client that neither sends nor takes a byte for so long is disconnected. There is no limit on a whole transfer.",
+    }),
+  },
+  data: {
+    dir: path("./data", {
+      env: "SLIPWAY_DATA_DIR",
+      doc: "Folder of the embedded services, of blobs on local disk, and of keys that were made by Slipway itself.",
+    }),
+    encryption_key: optionalString({
+      env: "SLIPWAY_ENCRYPTION_KEY",
+      secret: true,
+      doc: "Protects secrets at rest: 32 bytes as 64 hexadecimal digits or base64. Unset with the embedded database: made at the first start and kept in the data folder. Required with an external database.",
+    }),
+  },
+  database: {
+    url: optionalString({
+      env: "SLIPWAY_DATABASE_URL",
+      secret: true,
+      doc: "Postgres to use, postgres://user:password@host/database. Unset: an embedded Postgres under the data folder.",
+    }),
+    pool_size: int(10, {
+      env: "SLIPWAY_DATABASE_POOL",
+      min: 2,
+      max: 200,
+      doc: "Connections of one process. All processes together must stay below max_connections of the server.",
+    }),
+  },
+  redis: {
+    url: optionalString({
+      env: "REDIS_URL",
+      secret: true,
+      doc: "Redis for shared caches, queues and messages, redis:// or rediss://. Unset: Postgres does it, which suits up to a few processes.",
+    }),
+  },
+  temporal: {
+    address: optionalString({
+      env: "TEMPORAL_ADDRESS",
+      doc: "Temporal frontend, host:port. Unset: an embedded development server under the data folder.",
+    }),
+    namespace: string("default", { env: "TEMPORAL_NAMESPACE", doc: "Namespace for all workflows." }),
+    port: int(7233, { env: "SLIPWAY_TEMPORAL_PORT", min: 0, max: 65535, doc: "Port of the embedded Temporal server." }),
+    ui_port: int(8233, { env: "SLIPWAY_TEMPORAL_UI_PORT", min: 0, max: 65535, doc: "Port of its web interface." }),
+    cli_path: optionalPath({
+      env: "TEMPORAL_CLI_PATH",
+      doc: "The `temporal` program to run. Unset: one on the PATH, the kept copy, or a download.",
+    }),
+    ui_url: optionalUrl({
+      env: "SLIPWAY_TEMPORAL_UI_URL",
+      doc: "Where people reach the Temporal UI; used for links. Unset: the embedded one.",
+    }),
+  },
+  auth: {
+    registry: choice(["open", "anonymous-pull", "required"], "anonymous-pull", {
+      env: "SLIPWAY_REGISTRY_AUTH",
+      doc: "Who needs to log in: `open` lets anyone pull and push; `anonymous-pull` lets anyone pull from public projects; `required` asks everybody.",
+    }),
+    admin_password: optionalString({
+      env: "SLIPWAY_ADMIN_PASSWORD",
+      secret: true,
+      doc: "Password of `admin` at the first start. Unset: a random one is printed once and kept in the data folder. Later changes: `npm run slipway -- user password admin`.",
+    }),
+    create_projects_on_push: boolean(true, {
+      env: "SLIPWAY_CREATE_PROJECTS_ON_PUSH",
+      doc: "A push by a system administrator to an unknown project creates it (private).",
+    }),
+    token_ttl_seconds: int(1800, {
+      env: "SLIPWAY_TOKEN_TTL_SECONDS",
+      min: 60,
+      max: 86_400,
+      unit: "s",
+      doc: "Life of registry tokens. A revoked right ends at once whatever the token says.",
+    }),
+    stale_on_db_error_seconds: int(300, {
+      env: "SLIPWAY_AUTH_STALE_SECONDS",
+      min: 0,
+      max: 3600,
+      unit: "s",
+      doc: "How long known decisions, tokens and password checks hold while the database is away.",
+    }),
+    project_creation: choice(["everyone", "adminonly"], "everyone", {
+      env: "SLIPWAY_PROJECT_CREATION",
+      doc: "Who may create projects by REST.",
+    }),
+  },
+  storage: {
+    driver: choice(["fs", "s3"], "fs", {
+      env: "SLIPWAY_STORAGE",
+      doc: "`fs`: folder `storage` of the data folder (or storage.path); `s3`: any S3-compatible service.",
+    }),
+    path: optionalPath({
+      env: "SLIPWAY_STORAGE_PATH",
+      doc: "Folder of the blobs with the `fs` driver; shared between hosts it must be one file system.",
+    }),
+    s3_bucket: optionalString({ env: "SLIPWAY_S3_BUCKET", doc: "Bucket; must exist." }),
+    s3_prefix: string("slipway/", { env: "SLIPWAY_S3_PREFIX", doc: "Put before every key." }),
+    s3_region: string("us-east-1", { env: "SLIPWAY_S3_REGION", doc: "Region." }),
+    s3_endpoint: optionalUrl({ env: "SLIPWAY_S3_ENDPOINT", doc: "Service address when it is not AWS." }),
+    s3_path_style: boolean(false, {
+      env: "SLIPWAY_S3_PATH_STYLE",
+      doc: "Bucket in the path instead of in the host name; most services other than AWS want it.",
+    }),
+    s3_access_key_id: optionalString({
+      env: "SLIPWAY_S3_ACCESS_KEY_ID",
+      doc: "Unset: the usual chain of the AWS SDK (environment, profile, instance role).",
+    }),
+    s3_secret_access_key: optionalString({ env: "SLIPWAY_S3_SECRET_ACCESS_KEY", secret: true, doc: "Belongs to s3_access_key_id." }),
+    s3_redirect: boolean(false, {
+      env: "SLIPWAY_S3_REDIRECT",
+      doc: "Send clients to S3 for large blobs instead of passing the bytes through. Clients must be able to reach the bucket.",
+    }),
+    s3_public_endpoint: optionalUrl({
+      env: "SLIPWAY_S3_PUBLIC_ENDPOINT",
+      doc: "Address of the bucket for clients, when it is another than ours.",
+    }),
+  },
+  maintenance: {
+    upload_expiry_hours: int(24, {
+      env: "SLIPWAY_UPLOAD_EXPIRY_HOURS",
+      min: 1,
+      unit: "h",
+      doc: "Uploads that nobody touched for so long are removed.",
+    }),
+    gc_grace_hours: int(24, {
+      env: "SLIPWAY_GC_GRACE_HOURS",
+      min: 1,
+      unit: "h",
+      doc: "Content without links is kept for so long; longer than the slowest push.",
+    }),
+    gc_cron: string("0 3 * * *", { env: "SLIPWAY_GC_CRON", doc: "When garbage collection runs (five fields, UTC); `off` for never." }),
+  },
+  cache: {
+    memory_mb: int(96, { env: "SLIPWAY_CACHE_MB", min: 8, unit: "MB", doc: "Memory of one process for manifests, small blobs and names." }),
+  },
+  log: {
+    level: choice(["debug", "info", "warn", "error"], "info", { env: "SLIPWAY_LOG_LEVEL", doc: "Least level that is written." }),
+    access: boolean(true, { env: "SLIPWAY_ACCESS_LOG", doc: "One line for each request, at level info." }),
+    format: choice(["auto", "json", "pretty"], "auto", { env: "SLIPWAY_LOG_FORMAT", doc: "`auto`: pretty in a terminal, JSON elsewhere." }),
+  },
+} as const satisfies Record<string, Record<string, Key<unknown>>>;
+
+type Values<Section> = { readonly [Name in keyof Section]: Section[Name] extends Key<infer Value> ? Value : never };
+
+/** The settings as they were given or defaulted, in the shape of the file. */
+export type Settings = { readonly [Name in keyof typeof SCHEMA]: Values<(typeof SCHEMA)[Name]> };
