@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Health } from "../../src/telemetry/health.ts";
+import { Metrics, PlainHistogram } from "../../src/telemetry/metrics.ts";
+import { redact, registerSecret } from "../../src/telemetry/redact.ts";
+
+test("registered secrets and credentials in URLs never leave in a log text", () => {
+  registerSecret("s3cr3t-value");
+  assert.equal(redact("token s3cr3t-value end"), "token [redacted] end");
+  assert.equal(redact("postgres://user:hunter22@db/slipway"), "postgres://[redacted]@db/slipway");
+});
+
+test("a required part that fails makes the process not ready and is named; an optional one only shows", async () => {
+  const health = new Health();
+  health.add({ name: "database", required: true, check: () => Promise.reject(new Error("refused")) });
+  health.add({ name: "temporal", required: false, check: () => Promise.resolve("not connected") });
+  const report = await health.report();
+  assert.equal(report.ready, false);
+  assert.deepEqual(
+    report.components.map(({ name, status, error }) => [name, status, error]),
+    [
+      ["database", "unhealthy", "refused"],
+      ["temporal", "unhealthy", "not connected"],
+    ],
+  );
+});
+
+test("a process that is stopping is not ready whatever its parts say", async () => {
+  const health = new Health();
+  health.add({ name: "database", required: true, check: () => Promise.resolve() });
+  assert.equal((await health.report()).ready, true);
+  health.stop();
+  assert.equal((await health.report()).ready, false);
+});
+
+test("a check that hangs is reported unhealthy after its deadline", async () => {
+  const health = new Health();
+  health.add({ name: "stuck", required: true, check: () => new Promise<void>(() => {}) });
+  const keepAlive = setTimeout(() => {}, 10_000);
+  const report = await health.report();
+  clearTimeout(keepAlive);
+  assert.match(report.components[0]?.error ?? "", /no answer/);
+});
+
+test("metrics from plain numbers come out in Prometheus text, with cumulative buckets", async () => {
+  const metrics = new Metrics();
+  const histogram = new PlainHistogram([0.1, 1]);
+  for (const value of [0.05, 0.5, 5]) histogram.observe(value);
+  metrics.addSource(() => [
+    { name: "slipway_test_total", help: "Test.", type: "counter", samples: [{ value: 3, labels: { kind: 'a"b' } }] },
+    {
+      name: "slipway_test_seconds",
+      help: "Test.",
+      type: "histogram",
+      bounds: histogram.bounds,
+      histograms: [{ counts: histogram.counts, sum: histogram.sum }],
+    },
+  ]);
+  const text = await metrics.render();
+  assert.match(text, /slipway_test_total\{kind="a\\"b"\} 3/);
+  assert.match(text, /slipway_test_seconds_bucket\{le="0.1"\} 1/);
+  assert.match(text, /slipway_test_seconds_bucket\{le="\+Inf"\} 3/);
+  assert.match(text, /slipway_test_seconds_count 3/);
+});
