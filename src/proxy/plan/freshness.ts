@@ -1,0 +1,71 @@
+/**
+ * What to do with a tag that a client asks for, decided from what we know, without doing anything. The mode is the operator's choice of
+ * how much staleness a proxy may show; whatever it is, an upstream in trouble never takes away what is already here.
+ */
+export type TagMode = "revalidate" | "always-check" | "local-first" | "offline";
+
+export interface TagPolicy {
+  readonly mode: TagMode;
+  /** A tag confirmed within this time is served without asking. */
+  readonly ttlMs: number;
+  /** Beyond the TTL it is served at once and checked behind, for at most this long. */
+  readonly maxStaleMs: number;
+  /** How long a request waits for the check of an older tag before it gets the stale one. */
+  readonly waitMs: number;
+  /** How long "there is none" is believed. */
+  readonly negativeTtlMs: number;
+  /** Serve what upstream has deleted. */
+  readonly keepDeleted: boolean;
+}
+
+export const DEFAULT_TAG_POLICY: TagPolicy = {
+  mode: "revalidate",
+  ttlMs: 60_000,
+  maxStaleMs: 600_000,
+  waitMs: 2_000,
+  negativeTtlMs: 30_000,
+  keepDeleted: false,
+};
+
+export interface TagKnowledge {
+  /** Null: upstream said that there is none. */
+  readonly digest: string | null;
+  /** Milliseconds since the epoch of the last answer from upstream. */
+  readonly checkedAt: number;
+  readonly freshUntil: number;
+}
+
+export type TagDecision =
+  | { readonly kind: "serve"; readonly cache: "HIT" }
+  | { readonly kind: "serve-and-refresh"; readonly cache: "STALE" }
+  | { readonly kind: "absent"; readonly cache: "NEGATIVE" }
+  /** Ask upstream; with something to fall back on, wait no longer than `waitMs`. */
+  | { readonly kind: "check"; readonly waitMs: number | null };
+
+export function decideTag(known: TagKnowledge | null, policy: TagPolicy, now: number): TagDecision {
+  const held = known !== null && known.digest !== null;
+  if (policy.mode === "offline") return held ? { kind: "serve", cache: "HIT" } : { kind: "absent", cache: "NEGATIVE" };
+  if (known === null) return { kind: "check", waitMs: null };
+  if (known.digest === null) return now < known.freshUntil ? { kind: "absent", cache: "NEGATIVE" } : { kind: "check", waitMs: null };
+  switch (policy.mode) {
+    case "local-first":
+      return { kind: "serve", cache: "HIT" };
+    case "always-check":
+      return { kind: "check", waitMs: policy.waitMs };
+    case "revalidate":
+      if (now < known.freshUntil) return { kind: "serve", cache: "HIT" };
+      if (now < known.freshUntil + policy.maxStaleMs) return { kind: "serve-and-refresh", cache: "STALE" };
+      return { kind: "check", waitMs: policy.waitMs };
+  }
+}
+
+export interface CheckFailure {
+  /** Upstream said clearly that the tag is gone. */
+  readonly absent: boolean;
+}
+
+/** After a check that gave no new digest: may the tag that we hold be served all the same? */
+export function mayServeStale(known: TagKnowledge | null, policy: TagPolicy, failure: CheckFailure): boolean {
+  if (known === null || known.digest === null) return false;
+  return failure.absent ? policy.keepDeleted : true;
+}
