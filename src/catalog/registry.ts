@@ -69,7 +69,13 @@ export interface ManifestPut {
   /** If-Match / If-None-Match of the request on the tag, as digests; `"*"` allowed. */
   readonly ifMatch?: string;
   readonly ifNoneMatch?: string;
+  /** How the content came here; events tell it. A client's push when absent. */
+  readonly origin?: ContentOrigin;
+  /** Store it though blobs are not here yet (a fill stores the manifest first). */
+  readonly allowMissingBlobs?: boolean;
 }
+
+export type ContentOrigin = "push" | "fill" | "replication";
 
 export interface ManifestPutResult {
   readonly digest: string;
@@ -97,6 +103,21 @@ export interface UploadAppend {
 export interface UploadFinish extends UploadAppend {
   readonly project: Project;
   readonly digest: string;
+}
+
+/** A whole blob in one request. */
+export interface BlobUpload {
+  readonly repository: string;
+  readonly project: Project;
+  readonly digest: string;
+  readonly source: Readable;
+  readonly length: number | null;
+  readonly principal: Principal;
+}
+
+/** Tells every live process to drop what it knows of the scopes; resolves when they have. */
+export interface Invalidator {
+  publish(scopes: readonly string[]): Promise<void>;
 }
 
 export interface RegistryReader {
@@ -148,11 +169,18 @@ export interface RegistryWriter {
   /** Appends what is in the body, verifies, stores, links. DIGEST_INVALID when the content is another. */
   finishUpload(finish: UploadFinish, signal?: AbortSignal): Promise<StoredBlob>;
   cancelUpload(id: string, repository: string): Promise<boolean>;
+  /** Start and finish in one; nothing of it is left when it fails. */
+  uploadBlob(upload: BlobUpload, signal?: AbortSignal): Promise<StoredBlob>;
+  /** Removes a repository with everything in it; false when it was not there. */
+  deleteRepository(repository: string, options: { principal: Principal }): Promise<boolean>;
 }
 
 /** Told after a write took effect here; each process drops what it knows of the scopes. */
 export const cacheScopes = {
+  /** Tags and manifests. */
   repository: (name: string): string => `repository:${name}`,
+  /** Blob links: apart, so that a pushed blob does not cool the manifests. */
+  blobs: (repository: string): string => `blobs:${repository}`,
   project: (name: string): string => `project:${name}`,
   principal: (key: string): string => `principal:${key}`,
   /** Every decision about one project (members, visibility). */

@@ -35,17 +35,22 @@ export function isAbsent(value: unknown): value is null | undefined {
   return value === undefined || value === null;
 }
 
+/** Text that every store can keep: no NUL, no half of a surrogate pair. */
+function isPlainText(value: unknown): value is string {
+  return typeof value === "string" && !value.includes("\0") && value.isWellFormed();
+}
+
 export function optionalString(source: JsonObject, key: string, where: string): string | undefined {
   const value = source[key];
   if (isAbsent(value)) return undefined;
-  if (typeof value !== "string") throw invalidManifest(`${where}.${key} must be a string`);
+  if (!isPlainText(value)) throw invalidManifest(`${where}.${key} must be a string`);
   return value === "" ? undefined : value;
 }
 
 export function readAnnotations(source: JsonObject, where: string): Readonly<Record<string, string>> | undefined {
   const value = source["annotations"];
   if (isAbsent(value)) return undefined;
-  if (!isObject(value) || !Object.values(value).every((entry) => typeof entry === "string"))
+  if (!isObject(value) || !Object.entries(value).every((entry) => entry.every(isPlainText)))
     throw invalidManifest(`${where}.annotations must be an object of strings`);
   return value as Readonly<Record<string, string>>;
 }
@@ -89,14 +94,14 @@ function readUrls(source: JsonObject, where: string): readonly string[] | undefi
 function readPlatform(value: unknown): Platform | undefined {
   if (!isObject(value)) return undefined;
   const { architecture, os, variant } = value;
-  if (typeof architecture !== "string" || typeof os !== "string") return undefined;
+  if (!isPlainText(architecture) || !isPlainText(os)) return undefined;
   const osVersion = value["os.version"];
   const osFeatures = value["os.features"];
   return {
     architecture,
     os,
-    ...(typeof variant === "string" && { variant }),
-    ...(typeof osVersion === "string" && { osVersion }),
-    ...(Array.isArray(osFeatures) && { osFeatures: osFeatures.filter((entry) => typeof entry === "string") }),
+    ...(isPlainText(variant) && { variant }),
+    ...(isPlainText(osVersion) && { osVersion }),
+    ...(Array.isArray(osFeatures) && { osFeatures: osFeatures.filter(isPlainText) }),
   };
 }

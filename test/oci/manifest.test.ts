@@ -104,6 +104,8 @@ test("malformed documents are refused", () => {
   refused(image({ config: undefined }), MEDIA_TYPES.ociImage);
   refused(image({ subject: "x" }), MEDIA_TYPES.ociImage);
   refused(image({ annotations: { a: 1 } }), MEDIA_TYPES.ociImage);
+  refused(image({ annotations: { a: "\0" } }), MEDIA_TYPES.ociImage);
+  refused(image({ artifactType: "\ud800" }), MEDIA_TYPES.ociImage);
 });
 
 test("deep nesting is refused quickly, brackets inside strings do not count", () => {

@@ -27,8 +27,27 @@ CREATE TABLE repositories (
 );
 CREATE INDEX repositories_by_project ON repositories (project_id, name);
 
--- One row per stored digest. `touched_at` is refreshed by whatever begins to use the digest, in the same statement that links it, so that
--- collection (mark: state 'deleting' with a lease; sweep: bytes, then the row) never races with a push.
+-- Counts are kept by statement triggers, so that no writer can forget them and bulk changes cost one update.
+CREATE FUNCTION count_new_repositories() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE projects p SET repo_count = p.repo_count + n.amount
+    FROM (SELECT project_id, count(*)::int AS amount FROM changed GROUP BY project_id) n WHERE p.id = n.project_id;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION count_gone_repositories() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE projects p SET repo_count = p.repo_count - n.amount
+    FROM (SELECT project_id, count(*)::int AS amount FROM changed GROUP BY project_id) n WHERE p.id = n.project_id;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER repositories_counted AFTER INSERT ON repositories
+  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION count_new_repositories();
+CREATE TRIGGER repositories_uncounted AFTER DELETE ON repositories
+  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION count_gone_repositories();
+
+-- One row per stored digest: reserved (not `stored`) while bytes are on their way, then stored. `touched_at` is refreshed by whatever
+-- begins to use the digest, in the same statement that links it. Collection marks (state 'deleting', no lease: bytes intact, anybody who
+-- needs the digest makes it live again), then leases (`deleting_until`: bytes may be gone, users wait), removes the bytes, then the row.
 CREATE TABLE blobs (
   digest         text COLLATE "C" PRIMARY KEY,
   size           bigint NOT NULL,
@@ -36,9 +55,10 @@ CREATE TABLE blobs (
   state          text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'deleting')),
   deleting_until timestamptz,
   created_at     timestamptz NOT NULL DEFAULT now(),
-  touched_at     timestamptz NOT NULL DEFAULT now()
+  touched_at     timestamptz NOT NULL DEFAULT now(),
+  CHECK (state = 'deleting' OR deleting_until IS NULL)
 );
-CREATE INDEX blobs_by_age ON blobs (touched_at);
+CREATE INDEX blobs_to_sweep ON blobs (digest) WHERE state = 'deleting';
 
 -- The right to read a blob in a repository.
 CREATE TABLE blob_links (
@@ -49,7 +69,6 @@ CREATE TABLE blob_links (
   PRIMARY KEY (repository_id, digest)
 );
 CREATE INDEX blob_links_by_digest ON blob_links (digest);
-CREATE INDEX blob_links_by_age ON blob_links (touched_at);
 
 CREATE TABLE manifests (
   repository_id  bigint NOT NULL REFERENCES repositories ON DELETE CASCADE,
@@ -72,6 +91,23 @@ CREATE TABLE manifests (
 CREATE INDEX manifests_by_digest ON manifests (digest);
 CREATE INDEX manifests_by_subject ON manifests (repository_id, subject_digest, digest) WHERE subject_digest IS NOT NULL;
 CREATE INDEX manifests_by_push ON manifests (repository_id, pushed_at);
+
+CREATE FUNCTION count_new_artifacts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE repositories r SET artifact_count = r.artifact_count + n.amount, updated_at = now()
+    FROM (SELECT repository_id, count(*)::int AS amount FROM changed GROUP BY repository_id) n WHERE r.id = n.repository_id;
+  RETURN NULL;
+END $$;
+CREATE FUNCTION count_gone_artifacts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE repositories r SET artifact_count = r.artifact_count - n.amount, updated_at = now()
+    FROM (SELECT repository_id, count(*)::int AS amount FROM changed GROUP BY repository_id) n WHERE r.id = n.repository_id;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER artifacts_counted AFTER INSERT ON manifests
+  REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION count_new_artifacts();
+CREATE TRIGGER artifacts_uncounted AFTER DELETE ON manifests
+  REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION count_gone_artifacts();
 
 -- What a manifest names; keeps blobs linked and children alive. Targets may be absent (sparse indexes, foreign layers).
 CREATE TABLE manifest_references (
@@ -98,7 +134,19 @@ CREATE TABLE tags (
 );
 CREATE INDEX tags_by_digest ON tags (repository_id, digest);
 
--- Running uploads. `offset_bytes` is what storage has confirmed; `version` is the compare-and-swap guard between processes.
+-- Indexes that answer a referrers tag nobody pushed. Kept, so that the digest a client was told can be read, by any process.
+CREATE TABLE referrer_indexes (
+  repository_id  bigint NOT NULL REFERENCES repositories ON DELETE CASCADE,
+  digest         text COLLATE "C" NOT NULL,
+  subject_prefix text COLLATE "C" NOT NULL,
+  bytes          bytea NOT NULL,
+  built_at       timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (repository_id, digest)
+);
+CREATE INDEX referrer_indexes_by_subject ON referrer_indexes (repository_id, subject_prefix, built_at);
+
+-- Running uploads. `offset_bytes` is what storage has confirmed. Whoever appends holds the lease; each holder raises `version`, and
+-- writes of a former holder are refused by it.
 CREATE TABLE uploads (
   id            text PRIMARY KEY,
   -- No foreign key: the repository row is made when the first content is linked.
@@ -107,6 +155,7 @@ CREATE TABLE uploads (
   algorithm     text,
   offset_bytes  bigint NOT NULL DEFAULT 0,
   version       integer NOT NULL DEFAULT 0,
+  locked_until  timestamptz,
   started_at    timestamptz NOT NULL DEFAULT now(),
   touched_at    timestamptz NOT NULL DEFAULT now()
 );
@@ -117,11 +166,14 @@ CREATE TABLE outbox (
   id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   kind       text NOT NULL,
   -- Rows of one key are handled in order.
-  key        text NOT NULL,
+  key        text COLLATE "C" NOT NULL,
   payload    jsonb NOT NULL,
   attempts   integer NOT NULL DEFAULT 0,
+  -- When it may be claimed (again); `claim` names the holder until then.
   due_at     timestamptz NOT NULL DEFAULT now(),
+  claim      text,
   last_error text,
   created_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX outbox_due ON outbox (due_at, id);
+CREATE INDEX outbox_by_kind ON outbox (kind, id);
+CREATE INDEX outbox_by_key ON outbox (kind, key, id);
