@@ -1,0 +1,117 @@
+/**
+ * Who may do what. A token's scope is an upper bound and never grants; the right is that of the principal on the project that the name
+ * resolves to. A private project and one that does not exist are the same to somebody without rights.
+ */
+import { ANONYMOUS, scopeAllows } from "../../src/auth/principal.ts";
+import type { Principal, RegistryAction } from "../../src/auth/principal.ts";
+import { SlipwayError, isSlipwayError } from "../../src/core/errors.ts";
+import type { Project } from "../../src/catalog/registry.ts";
+import { withHeaders } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import type { ChallengeRequest, RegistryServices } from "./services.ts";
+import type { LocalTarget, Operation, Target } from "./target.ts";
+
+const ACTION: Readonly<Record<Operation, RegistryAction>> = {
+  "manifest.read": "pull",
+  "manifest.put": "push",
+  "manifest.delete": "delete",
+  "blob.read": "pull",
+  "blob.delete": "delete",
+  "upload.start": "push",
+  "upload.status": "push",
+  "upload.append": "push",
+  "upload.finish": "push",
+  "upload.cancel": "push",
+  "tags.list": "pull",
+  "referrers.list": "pull",
+};
+
+/** What a client should ask a token for. Clients that push also read. */
+const SCOPE_ACTIONS: Readonly<Record<RegistryAction, string>> = { pull: "pull", push: "pull,push", delete: "delete" };
+
+export function unauthorized(exchange: Exchange, services: RegistryServices, why: Omit<ChallengeRequest, "externalUrl">): SlipwayError {
+  const challenge = services.challenge({ ...why, externalUrl: services.addresses.externalUrl(exchange.req) });
+  return withHeaders(new SlipwayError("UNAUTHORIZED"), ["WWW-Authenticate", challenge]);
+}
+
+/** Who asks; credentials that are no good are answered with a challenge for `scope`. */
+export async function identify(exchange: Exchange, services: RegistryServices, scope: string | null): Promise<Principal> {
+  const { authorization } = exchange.req.headers;
+  const { auth } = services;
+  try {
+    exchange.principal =
+      auth.peekPrincipal(authorization) ??
+      (await auth.authenticate(authorization, { remoteAddress: services.addresses.remoteAddress(exchange.req) }, exchange.signal));
+    return exchange.principal;
+  } catch (error) {
+    if (!isSlipwayError(error, "UNAUTHORIZED")) throw error;
+    const isToken = authorization?.slice(0, 7).toLowerCase() === "bearer ";
+    throw unauthorized(exchange, services, { scope, error: isToken ? "invalid_token" : null });
+  }
+}
+
+/** The target of an operation that the principal may perform. */
+export async function authorize(exchange: Exchange, services: RegistryServices, operation: Operation): Promise<Target> {
+  const { route } = exchange;
+  if (!route) throw new SlipwayError("INTERNAL");
+  const action = ACTION[operation];
+  const scope = `repository:${route.requested}:${SCOPE_ACTIONS[action]}`;
+  const principal = await identify(exchange, services, scope);
+  const request = { requested: route.requested, namespace: exchange.parameter("ns") };
+  const target = services.resolver.peek(request) ?? (await services.resolver.resolve(request, exchange.signal));
+  const allowed =
+    target.project === null
+      ? mayKnowAbsence(principal, services) || (action === "push" && mayCreate(principal, services))
+      : await mayDo(principal, target.project, { action, services, signal: exchange.signal });
+  if (!allowed) {
+    if (principal.kind === "anonymous") throw unauthorized(exchange, services, { scope, error: null });
+    throw new SlipwayError("DENIED");
+  }
+  // The right is there and the token is too narrow for it: the client can get a wider one.
+  if (!scopeAllows(principal, route.requested, action)) {
+    throw unauthorized(exchange, services, { scope, error: "insufficient_scope" });
+  }
+  return target;
+}
+
+interface RightQuestion {
+  readonly action: RegistryAction;
+  readonly services: RegistryServices;
+  readonly signal: AbortSignal;
+}
+
+export async function mayDo(principal: Principal, project: Project, question: RightQuestion): Promise<boolean> {
+  const { action, services, signal } = question;
+  return services.auth.peekDecision(principal, project, action) ?? services.auth.decide(principal, project, action, signal);
+}
+
+function mayKnowAbsence(principal: Principal, services: RegistryServices): boolean {
+  return principal.sysadmin || services.auth.mode === "open";
+}
+
+function mayCreate(principal: Principal, services: RegistryServices): boolean {
+  return services.settings.createProjectsOnPush && services.auth.mayCreateProject(principal);
+}
+
+/** The project that a write goes to; created when that is allowed. */
+export async function projectForWrite(exchange: Exchange, target: LocalTarget, services: RegistryServices): Promise<Project> {
+  if (target.project !== null) return target.project;
+  const { principal } = exchange;
+  if (!mayCreate(principal, services)) throw new SlipwayError("NAME_UNKNOWN");
+  return services.writer.createProject(target.projectName, { public: false, ownerId: principal.kind === "user" ? principal.id : null });
+}
+
+/**
+ * Whether a mount may take from a project's repositories. A token names the repositories that it may touch; without the source's name
+ * (an automatic mount) a bounded token reaches only what everybody may read.
+ */
+export async function mayMountFrom(
+  exchange: Exchange,
+  project: Project,
+  question: { from: string | null; services: RegistryServices },
+): Promise<boolean> {
+  const { from, services } = question;
+  const { principal } = exchange;
+  const bounded = principal.scopes !== null && (from === null || !scopeAllows(principal, from, "pull"));
+  return mayDo(bounded ? ANONYMOUS : principal, project, { action: "pull", services, signal: exchange.signal });
+}

@@ -1,0 +1,191 @@
+/**
+ * The hot path: manifests and small blobs that are in memory, for principals and decisions that are too. One synchronous run from the
+ * request to the end of its answer; whatever is not known or not plain falls through to the router with nothing touched.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Principal } from "../../src/auth/principal.ts";
+import { scopeAllows } from "../../src/auth/principal.ts";
+import type { StoredBlob, StoredManifest } from "../../src/catalog/registry.ts";
+import { isSlipwayError } from "../../src/core/errors.ts";
+import { isDigest } from "../../src/oci/digests.ts";
+import { parseReference } from "../../src/oci/references.ts";
+import { nextRequestId } from "../http/request-id.ts";
+import { blobHeaders } from "./blobs.ts";
+import { manifestHeaders } from "./manifests.ts";
+import { parseRoute } from "./routes/parse.ts";
+import type { ContentByKind, RegistryServices } from "./services.ts";
+import type { Target, TargetRequest } from "./target.ts";
+
+interface HotRoute {
+  readonly kind: "manifest" | "blob";
+  readonly operation: "manifest.read" | "blob.read";
+  readonly request: TargetRequest;
+  readonly reference: string;
+}
+
+/** Twice as many routes may be remembered: the older half goes when the younger is full. */
+const ROUTES_PER_GENERATION = 8_192;
+
+class RouteCache {
+  #young = new Map<string, HotRoute | null>();
+  #old = new Map<string, HotRoute | null>();
+
+  /** Null for what is never served here. */
+  get(url: string): HotRoute | null {
+    let route = this.#young.get(url);
+    if (route !== undefined) return route;
+    route = this.#old.get(url) ?? parseHotRoute(url);
+    if (this.#young.size >= ROUTES_PER_GENERATION) {
+      this.#old = this.#young;
+      this.#young = new Map();
+    }
+    this.#young.set(url, route);
+    return route;
+  }
+}
+
+function parseHotRoute(url: string): HotRoute | null {
+  let route;
+  try {
+    route = parseRoute(url);
+  } catch (error) {
+    if (isSlipwayError(error)) return null;
+    throw error;
+  }
+  if (route.search !== "") return null;
+  const request = { requested: route.requested, namespace: null };
+  if (route.kind === "manifest" && parseReference(route.reference)) {
+    return { kind: "manifest", operation: "manifest.read", request, reference: route.reference };
+  }
+  if (route.kind === "blob" && isDigest(route.reference)) {
+    return { kind: "blob", operation: "blob.read", request, reference: route.reference };
+  }
+  return null;
+}
+
+const NOT_PLAIN = Symbol("not plain");
+
+/**
+ * The Authorization header, unless another header asks for more than the plain answer. Read from the raw list: building the object of all
+ * headers costs more than the rest of the request.
+ */
+function plainAuthorization(raw: readonly string[]): string | undefined | typeof NOT_PLAIN {
+  let authorization: string | undefined;
+  for (let index = 0; index < raw.length; index += 2) {
+    const name = raw[index] as string;
+    switch (name.length) {
+      case 5:
+        if (name.toLowerCase() === "range") return NOT_PLAIN;
+        break;
+      case 6:
+        if (name.toLowerCase() === "expect") return NOT_PLAIN;
+        break;
+      case 12:
+        if (name.toLowerCase() === "x-request-id") return NOT_PLAIN;
+        break;
+      case 13:
+        switch (name.toLowerCase()) {
+          case "authorization":
+            authorization ??= raw[index + 1];
+            break;
+          case "if-none-match":
+            return NOT_PLAIN;
+          default:
+        }
+        break;
+      case 14:
+        if (name.toLowerCase() === "content-length" && raw[index + 1] !== "0") return NOT_PLAIN;
+        break;
+      case 17:
+        if (name.toLowerCase() === "transfer-encoding") return NOT_PLAIN;
+        break;
+      default:
+    }
+  }
+  return authorization;
+}
+
+/** The head of an answer, made once for each object in memory. */
+interface ReadyAnswer {
+  readonly headers: string[];
+  readonly bytes: Buffer;
+}
+
+export function createHotHandler(
+  services: RegistryServices,
+  content: ContentByKind,
+): (req: IncomingMessage, res: ServerResponse) => boolean {
+  const routes = new RouteCache();
+  const ready = new WeakMap<StoredManifest | StoredBlob, ReadyAnswer>();
+  const { auth, resolver, observer } = services;
+
+  function answerFor(route: HotRoute, target: Target): ReadyAnswer | undefined {
+    if (route.kind === "manifest") {
+      return manifestAnswer(
+        target.kind === "local"
+          ? content.local.peekManifest(target, route.reference)
+          : content.proxy?.peekManifest(target, route.reference),
+      );
+    }
+    const blob =
+      target.kind === "local" ? content.local.peekBlob(target, route.reference) : content.proxy?.peekBlob(target, route.reference);
+    return blobAnswer(blob, route.reference);
+  }
+
+  function manifestAnswer(manifest: StoredManifest | undefined): ReadyAnswer | undefined {
+    if (manifest === undefined) return undefined;
+    return ready.get(manifest) ?? prepare(manifest, manifestHeaders(manifest), manifest.bytes);
+  }
+
+  function blobAnswer(blob: StoredBlob | undefined, requested: string): ReadyAnswer | undefined {
+    // Another algorithm's name for the same bytes gets its own headers on the ordinary path.
+    if (blob === undefined || blob.bytes === null || blob.digest !== requested) return undefined;
+    return ready.get(blob) ?? prepare(blob, blobHeaders(blob.digest), blob.bytes);
+  }
+
+  function prepare(key: StoredManifest | StoredBlob, specific: readonly string[], bytes: Buffer): ReadyAnswer {
+    const headers = ["Docker-Distribution-Api-Version", "registry/2.0", ...specific, "Content-Length", String(bytes.length)];
+    const answer = { headers, bytes };
+    ready.set(key, answer);
+    return answer;
+  }
+
+  function mayRead(principal: Principal, route: HotRoute, target: Target): boolean {
+    if (target.project === null) return false;
+    return scopeAllows(principal, route.request.requested, "pull") && auth.peekDecision(principal, target.project, "pull") === true;
+  }
+
+  return (req, res) => {
+    const { method, url } = req;
+    if ((method !== "GET" && method !== "HEAD") || url === undefined || !url.startsWith("/v2/")) return false;
+    const startedAt = performance.now();
+    const route = routes.get(url);
+    if (route === null) return false;
+    const authorization = plainAuthorization(req.rawHeaders);
+    if (authorization === NOT_PLAIN) return false;
+    const principal = auth.peekPrincipal(authorization);
+    if (principal === undefined) return false;
+    const target = resolver.peek(route.request);
+    if (target === undefined || !mayRead(principal, route, target)) return false;
+    const answer = answerFor(route, target);
+    if (answer === undefined) return false;
+    res.writeHead(200, answer.headers);
+    const isHead = method === "HEAD";
+    if (isHead) res.end();
+    else res.end(answer.bytes);
+    observer.onResponse({
+      requestId: nextRequestId(),
+      method,
+      operation: route.operation,
+      repository: route.request.requested,
+      reference: route.reference,
+      status: 200,
+      bytes: isHead ? 0 : answer.bytes.length,
+      durationMs: performance.now() - startedAt,
+      principal: principal.key,
+      aborted: false,
+      req,
+    });
+    return true;
+  };
+}

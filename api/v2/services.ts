@@ -1,0 +1,43 @@
+/** What the distribution API is built from. */
+import type { RegistryAuth } from "../../src/auth/principal.ts";
+import type { RegistryReader, RegistryWriter } from "../../src/catalog/registry.ts";
+import type { BlobStore } from "../../src/storage/blob-store.ts";
+import type { ClientAddresses } from "../http/client-address.ts";
+import type { RequestObserver } from "../http/observer.ts";
+import type { ContentHandlers, LocalTarget, ProxyTarget, TargetResolver } from "./target.ts";
+
+export interface ChallengeRequest {
+  /** Scheme and authority under which the client reached us. */
+  readonly externalUrl: string;
+  /** "repository:a/b:pull,push" or "registry:catalog:*"; null for the version check. */
+  readonly scope: string | null;
+  /** Why a presented token was not enough. */
+  readonly error: "invalid_token" | "insufficient_scope" | null;
+}
+
+export interface RegistrySettings {
+  /** A push by a principal who may do so creates the project. */
+  readonly createProjectsOnPush: boolean;
+  /** Blobs from this size on are redirected to storage where it offers that. */
+  readonly redirectMinBytes: number;
+}
+
+export interface RegistryServices {
+  readonly reader: RegistryReader;
+  readonly writer: RegistryWriter;
+  readonly auth: RegistryAuth;
+  readonly store: BlobStore;
+  readonly resolver: TargetResolver;
+  readonly addresses: ClientAddresses;
+  readonly observer: RequestObserver;
+  /** The value of WWW-Authenticate. */
+  readonly challenge: (request: ChallengeRequest) => string;
+  readonly settings: RegistrySettings;
+}
+
+export interface ContentByKind {
+  readonly local: ContentHandlers<LocalTarget>;
+  readonly proxy: ContentHandlers<ProxyTarget> | null;
+}
+
+export const DEFAULT_REGISTRY_SETTINGS: RegistrySettings = { createProjectsOnPush: true, redirectMinBytes: 1024 * 1024 };
