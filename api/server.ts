@@ -100,10 +100,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         onError: (error) => reportError(options.observer, error),
       })
     : (): void => undefined;
+  const sockets = trackConnections(server, Boolean(options.tls));
   await listen(server, options);
 
   const { port } = server.address() as AddressInfo;
-  const sockets = countConnections(server);
   return {
     host: options.host,
     port,
@@ -111,11 +111,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     get draining() {
       return state.draining;
     },
-    stats: () => ({ connections: sockets(), active: guard.active }),
+    stats: () => ({ connections: sockets.size, active: guard.active }),
     async drain(graceMs = 60_000) {
       state.draining = true;
       guard.announceClose();
-      const cut = await closeWithin(server, guard, graceMs);
+      const cut = await closeWithin({ server, guard, sockets }, graceMs);
       guard.stop();
       stopReload();
       return { cut };
@@ -124,7 +124,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       state.draining = true;
       guard.stop();
       stopReload();
-      await closeWithin(server, guard, 0);
+      await closeWithin({ server, guard, sockets }, 0);
     },
   };
 }
@@ -140,7 +140,7 @@ async function createBare(options: ServerOptions, limits: ServerLimits): Promise
     noDelay: true,
   };
   const server = options.tls
-    ? https.createServer({ ...settings, ...(await loadTls(options.tls)), minVersion: "TLSv1.2" })
+    ? https.createServer({ ...settings, ...(await loadTls(options.tls)), minVersion: "TLSv1.2", handshakeTimeout: limits.headersTimeoutMs })
     : http.createServer(settings);
   server.maxConnections = limits.maxConnections;
   // Node drops what is above silently; one more lets the dispatcher see the excess and refuse the request.
@@ -249,25 +249,32 @@ function listen(server: http.Server, options: ServerOptions): Promise<void> {
   });
 }
 
-function countConnections(server: http.Server): () => number {
-  let open = 0;
-  server.on("connection", (socket: Socket) => {
-    open += 1;
-    socket.once("close", () => {
-      open -= 1;
-    });
+function trackConnections(server: http.Server, encrypted: boolean): ReadonlySet<Socket> {
+  const open = new Set<Socket>();
+  server.on(encrypted ? "secureConnection" : "connection", (socket: Socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
   });
-  return () => open;
+  return open;
 }
 
-async function closeWithin(server: http.Server, guard: ConnectionGuard, graceMs: number): Promise<number> {
+interface Closing {
+  readonly server: http.Server;
+  readonly guard: ConnectionGuard;
+  readonly sockets: ReadonlySet<Socket>;
+}
+
+async function closeWithin({ server, guard, sockets }: Closing, graceMs: number): Promise<number> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  // A connection whose last answer was already on its way with keep-alive turns idle later.
-  const sweep = setInterval(() => server.closeIdleConnections(), 100);
+  // Node counts a connection that has not asked for anything as busy, and one that was busy turns idle later.
+  const endIdle = (): void => {
+    for (const socket of sockets) if (!guard.isActive(socket) && socket.writableLength === 0) socket.destroy();
+  };
+  const sweep = setInterval(endIdle, 100);
   let cut = 0;
   const deadline = setTimeout(() => {
     cut = guard.active;
+    for (const socket of sockets) socket.destroy();
     server.closeAllConnections();
   }, graceMs);
   await closed;
