@@ -74,6 +74,8 @@ export interface BlobStore {
   /** Makes the session durable and visible as a blob, atomically. The caller has verified digest and size. */
   commitSession(id: string, commit: SessionCommit, signal?: AbortSignal): Promise<void>;
   abortSession(id: string, signal?: AbortSignal): Promise<void>;
+  /** Takes a finished local file as a blob: a rename on the same file system, an upload elsewhere. The file is gone afterwards. */
+  adoptFile(path: string, commit: SessionCommit, signal?: AbortSignal): Promise<void>;
   /** Sessions not touched since the cut-off, for expiry of what no row knows. */
   listSessions(olderThan: number, limit: number, signal?: AbortSignal): Promise<string[]>;
 
