@@ -8,12 +8,13 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { LIMITS } from "../src/core/limits.ts";
-import { SlipwayError, toSlipwayError } from "../src/core/errors.ts";
+import { SlipwayError } from "../src/core/errors.ts";
 import { createMountApp } from "./http/mounts.ts";
 import type { Mount, MountApp } from "./http/mounts.ts";
 import { invitesBody, markExpectContinue } from "./http/body.ts";
 import { ConnectionGuard } from "./http/connection-guard.ts";
-import type { RequestObserver } from "./http/observer.ts";
+import { faultRecord } from "./http/observer.ts";
+import type { HttpObserver } from "./http/observer.ts";
 import { loadTls, reloadTls } from "./http/tls.ts";
 import type { TlsFiles } from "./http/tls.ts";
 
@@ -57,7 +58,7 @@ export interface ServerOptions {
   readonly registry?: RawHandler;
   readonly mounts?: readonly Mount[];
   readonly limits?: Partial<ServerLimits>;
-  readonly observer: RequestObserver;
+  readonly observer: HttpObserver;
 }
 
 export interface ServerStats {
@@ -192,7 +193,7 @@ function ignore(): void {
 }
 
 /** The last resort: a handler threw past its own error mapping. */
-function abandon(observer: RequestObserver, res: ServerResponse, error: unknown): void {
+function abandon(observer: HttpObserver, res: ServerResponse, error: unknown): void {
   reportError(observer, error);
   if (res.headersSent) {
     res.destroy();
@@ -202,8 +203,8 @@ function abandon(observer: RequestObserver, res: ServerResponse, error: unknown)
   res.end("{}");
 }
 
-function reportError(observer: RequestObserver, error: unknown): void {
-  observer.onError(toSlipwayError(error), { requestId: "", method: "", url: "" });
+function reportError(observer: HttpObserver, error: unknown): void {
+  observer.onResponse(faultRecord(error));
 }
 
 const TOO_MANY_HEADERS = JSON.stringify({ errors: [{ code: "UNSUPPORTED", message: "too many header fields" }] });

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage } from "node:http";
 import { BlockList, isIP } from "node:net";
+import type { Socket } from "node:net";
 import { SlipwayError } from "../../src/core/errors.ts";
 
 export interface ClientAddressOptions {
@@ -34,8 +35,20 @@ export function createClientAddresses(options: ClientAddressOptions): ClientAddr
     return family !== 0 && trusted.check(plain, family === 6 ? "ipv6" : "ipv4");
   }
 
+  // Asking costs a system call and a search; a connection keeps its peer.
+  const peers = new WeakMap<Socket, { address: string; trusted: boolean }>();
+  function peerOf(socket: Socket): { address: string; trusted: boolean } {
+    let peer = peers.get(socket);
+    if (peer === undefined) {
+      const address = plainAddress(socket.remoteAddress ?? "");
+      peer = { address, trusted: isTrusted(address) };
+      peers.set(socket, peer);
+    }
+    return peer;
+  }
+
   function authority(req: IncomingMessage): string {
-    const forwarded = isTrusted(req.socket.remoteAddress ?? "") ? lastItem(req.headers["x-forwarded-host"]) : undefined;
+    const forwarded = peerOf(req.socket).trusted ? lastItem(req.headers["x-forwarded-host"]) : undefined;
     const host = forwarded ?? req.headers.host;
     if (host !== undefined && AUTHORITY.test(host)) return host;
     const local = req.socket.localAddress ?? "localhost";
@@ -43,7 +56,7 @@ export function createClientAddresses(options: ClientAddressOptions): ClientAddr
   }
 
   function scheme(req: IncomingMessage): string {
-    if (isTrusted(req.socket.remoteAddress ?? "")) {
+    if (peerOf(req.socket).trusted) {
       const forwarded = lastItem(req.headers["x-forwarded-proto"])?.toLowerCase();
       if (forwarded === "http" || forwarded === "https") return forwarded;
     }
@@ -54,8 +67,9 @@ export function createClientAddresses(options: ClientAddressOptions): ClientAddr
     externalUrl: (req) => fixed ?? `${scheme(req)}://${authority(req)}`,
     isOwnHost: (req, host) => host === (fixedHost ?? authority(req)),
     remoteAddress(req) {
-      let address = plainAddress(req.socket.remoteAddress ?? "");
-      if (!isTrusted(address)) return address;
+      const peer = peerOf(req.socket);
+      if (!peer.trusted) return peer.address;
+      let { address } = peer;
       // From the right: each entry was written by the hop behind it, and counts as long as that hop is trusted.
       const hops = listItems(req.headers["x-forwarded-for"]);
       for (let hop = hops.pop(); hop !== undefined; hop = hops.pop()) {

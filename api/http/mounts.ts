@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import express from "express";
 import type { NextFunction, Request, RequestHandler, Response } from "express";
 import { SlipwayError, toSlipwayError } from "../../src/core/errors.ts";
-import type { RequestObserver } from "./observer.ts";
+import type { HttpObserver } from "./observer.ts";
 import { requestIdOf } from "./request-id.ts";
 
 export interface Mount {
@@ -16,7 +16,7 @@ export interface Mount {
 
 export type MountApp = (req: IncomingMessage, res: ServerResponse) => void;
 
-export function createMountApp(mounts: readonly Mount[], observer: RequestObserver): MountApp {
+export function createMountApp(mounts: readonly Mount[], observer: HttpObserver): MountApp {
   const app = express();
   app.disable("x-powered-by");
   // Entity tags are each router's own business; a hash over every answer is not.
@@ -42,7 +42,7 @@ export function createMountApp(mounts: readonly Mount[], observer: RequestObserv
   app.use((thrown: unknown, req: Request, res: Response, _next: NextFunction) => {
     const error = toSlipwayError(fromExpress(thrown));
     const requestId = String(res.locals["requestId"]);
-    if (error.status >= 500) observer.onError(error, { requestId, method: req.method, url: req.originalUrl });
+    if (error.status >= 500) res.locals["error"] = thrown;
     if (res.headersSent) {
       res.destroy();
       return;
@@ -61,21 +61,30 @@ function fromExpress(thrown: unknown): unknown {
   return toSlipwayError(status === 413 ? new SlipwayError("PAYLOAD_TOO_LARGE") : new SlipwayError("BAD_REQUEST"));
 }
 
-function observe(observer: RequestObserver, requestId: string, { req, res }: { req: Request; res: Response }): void {
+function observe(observer: HttpObserver, requestId: string, { req, res }: { req: Request; res: Response }): void {
   const startedAt = performance.now();
   res.once("close", () => {
+    const { locals } = res;
     observer.onResponse({
       requestId,
       method: req.method,
-      operation: typeof res.locals["operation"] === "string" ? res.locals["operation"] : "http",
-      repository: "",
-      reference: req.originalUrl,
+      route: typeof locals["operation"] === "string" ? locals["operation"] : "other",
+      path: pathOf(req.originalUrl),
       status: res.statusCode,
-      bytes: Number(res.getHeader("content-length") ?? 0),
+      bytesSent: req.method === "HEAD" ? 0 : Number(res.getHeader("content-length") ?? 0),
+      bytesReceived: Number(req.headers["content-length"] ?? 0),
       durationMs: performance.now() - startedAt,
-      principal: typeof res.locals["principal"] === "string" ? res.locals["principal"] : "",
+      principal: typeof locals["principal"] === "string" ? locals["principal"] : undefined,
+      remote: req.socket.remoteAddress,
+      userAgent: req.headers["user-agent"],
       aborted: !res.writableFinished,
-      req,
+      error: locals["error"],
     });
   });
+}
+
+/** Query strings may carry what does not belong in a log. */
+function pathOf(url: string): string {
+  const mark = url.indexOf("?");
+  return mark < 0 ? url : url.slice(0, mark);
 }

@@ -1,30 +1,16 @@
-/** What the HTTP surface tells telemetry. One call for each answer, on the hot path too, so implementations only count and append. */
-import type { IncomingMessage } from "node:http";
-import type { SlipwayError } from "../../src/core/errors.ts";
+/** What the HTTP surface tells telemetry: every answer, and every bound that was hit. */
+import type { RequestObserver, RequestRecord } from "../../src/telemetry/access-log.ts";
 
-export interface ResponseInfo {
-  readonly requestId: string;
-  readonly method: string;
-  /** Closed set of low cardinality: "manifest.read", "blob.read", "base", "api" ... */
-  readonly operation: string;
-  readonly repository: string;
-  readonly reference: string;
-  readonly status: number;
-  /** Body bytes that were handed to the connection. */
-  readonly bytes: number;
-  readonly durationMs: number;
-  readonly principal: string;
-  /** The connection closed before the answer was complete. */
-  readonly aborted: boolean;
-  readonly req: IncomingMessage;
-}
+export type { RequestRecord } from "../../src/telemetry/access-log.ts";
 
-export interface RequestObserver {
-  onResponse(info: ResponseInfo): void;
-  /** For answers of 5xx and for what went wrong after the head was sent. */
-  onError(error: SlipwayError, context: { readonly requestId: string; readonly method: string; readonly url: string }): void;
-  /** Bytes or connections that were refused by a bound, by the bound's name. */
+export interface HttpObserver extends RequestObserver {
+  /** A request or connection was refused by a bound, by the bound's name. */
   onLimit?(limit: string): void;
 }
 
-export const silentObserver: RequestObserver = { onResponse: () => undefined, onError: () => undefined };
+export const silentObserver: HttpObserver = { onResponse: () => undefined };
+
+/** For what goes wrong outside of any request that could be named. */
+export function faultRecord(error: unknown): RequestRecord {
+  return { requestId: "", method: "", route: "fault", status: 500, bytesSent: 0, bytesReceived: 0, durationMs: 0, error };
+}

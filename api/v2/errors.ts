@@ -2,7 +2,6 @@
 import { SlipwayError, isSlipwayError, toSlipwayError } from "../../src/core/errors.ts";
 import type { ErrorCode } from "../../src/core/errors.ts";
 import type { Exchange } from "./exchange.ts";
-import type { RegistryServices } from "./services.ts";
 
 export type OciErrorCode =
   | "BLOB_UNKNOWN"
@@ -79,19 +78,13 @@ export function withHeaders(error: SlipwayError, headers: readonly string[]): Sl
   return error;
 }
 
-export function sendError(exchange: Exchange, thrown: unknown, services: Pick<RegistryServices, "observer">): void {
+export function sendError(exchange: Exchange, thrown: unknown): void {
   const error = toSlipwayError(thrown);
   const { req, res } = exchange;
   const clientGone = res.destroyed || req.socket.destroyed;
-  if (error.status >= 500 && !(clientGone && isSlipwayError(error, "CANCELLED"))) {
-    services.observer.onError(error, { requestId: exchange.requestId, method: req.method ?? "", url: req.url ?? "" });
-  }
-  if (clientGone) {
-    res.destroy();
-    return;
-  }
+  if (error.status >= 500 && !(clientGone && isSlipwayError(error, "CANCELLED"))) exchange.error = thrown;
   // The head is out: only a broken connection tells the client that the content is not complete.
-  if (res.headersSent) {
+  if (clientGone || res.headersSent) {
     res.destroy();
     return;
   }

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { ANONYMOUS } from "../../src/auth/principal.ts";
 import type { Principal } from "../../src/auth/principal.ts";
 import { SlipwayError } from "../../src/core/errors.ts";
-import { endWithUnreadBody, hasLargeUnreadBody } from "../http/body.ts";
+import { declaredLength, endWithUnreadBody, hasLargeUnreadBody } from "../http/body.ts";
 import { requestIdOf } from "../http/request-id.ts";
 import type { Route } from "./routes/parse.ts";
 
@@ -21,10 +21,12 @@ export class Exchange {
   readonly requestId: string;
   readonly startedAt = performance.now();
   route: Route | null = null;
-  operation = "other";
+  /** What went wrong on our side, for the log. */
+  error: unknown;
   principal: Principal = ANONYMOUS;
   /** Body bytes handed to the connection. */
   bytes = 0;
+  readonly #socketBytes: number;
   #query: URLSearchParams | undefined;
   #controller: AbortController | undefined;
 
@@ -32,6 +34,13 @@ export class Exchange {
     this.req = req;
     this.res = res;
     this.requestId = requestIdOf(req);
+    this.#socketBytes = req.socket.bytesRead;
+  }
+
+  /** Body bytes that arrived; for bodies of unknown or cut length by what the socket saw, framing included. */
+  get bytesReceived(): number {
+    const declared = declaredLength(this.req);
+    return declared !== null && this.req.complete ? declared : this.req.socket.bytesRead - this.#socketBytes;
   }
 
   get isHead(): boolean {

@@ -18,7 +18,6 @@ import type { Target, TargetRequest } from "./target.ts";
 
 interface HotRoute {
   readonly kind: "manifest" | "blob";
-  readonly operation: "manifest.read" | "blob.read";
   readonly request: TargetRequest;
   readonly reference: string;
 }
@@ -55,55 +54,50 @@ function parseHotRoute(url: string): HotRoute | null {
   if (route.search !== "") return null;
   const request = { requested: route.requested, namespace: null };
   if (route.kind === "manifest" && parseReference(route.reference)) {
-    return { kind: "manifest", operation: "manifest.read", request, reference: route.reference };
+    return { kind: "manifest", request, reference: route.reference };
   }
   if (route.kind === "blob" && isDigest(route.reference)) {
-    return { kind: "blob", operation: "blob.read", request, reference: route.reference };
+    return { kind: "blob", request, reference: route.reference };
   }
   return null;
 }
 
-const NOT_PLAIN = Symbol("not plain");
+/** What the raw list of headers said; filled anew by each request, which is over before the next begins. */
+const seen: { authorization: string | undefined; userAgent: string | undefined } = { authorization: undefined, userAgent: undefined };
 
 /**
- * The Authorization header, unless another header asks for more than the plain answer. Read from the raw list: building the object of all
- * headers costs more than the rest of the request.
+ * False when a header asks for more than the plain answer. Read from the raw list: building the object of all headers costs more than the
+ * rest of the request.
  */
-function plainAuthorization(raw: readonly string[]): string | undefined | typeof NOT_PLAIN {
-  let authorization: string | undefined;
+function readPlainHeaders(raw: readonly string[]): boolean {
+  seen.authorization = undefined;
+  seen.userAgent = undefined;
   for (let index = 0; index < raw.length; index += 2) {
     const name = raw[index] as string;
     switch (name.length) {
-      case 5:
-        if (name.toLowerCase() === "range") return NOT_PLAIN;
-        break;
-      case 6:
-        if (name.toLowerCase() === "expect") return NOT_PLAIN;
-        break;
-      case 12:
-        if (name.toLowerCase() === "x-request-id") return NOT_PLAIN;
+      case 10:
+        if (name.toLowerCase() === "user-agent") seen.userAgent = raw[index + 1];
         break;
       case 13:
-        switch (name.toLowerCase()) {
-          case "authorization":
-            authorization ??= raw[index + 1];
-            break;
-          case "if-none-match":
-            return NOT_PLAIN;
-          default:
-        }
+        if (name.toLowerCase() !== "authorization") {
+          if (name.toLowerCase() === "if-none-match") return false;
+        } else seen.authorization ??= raw[index + 1];
         break;
+      case 5:
+      case 6:
+      case 12:
       case 14:
-        if (name.toLowerCase() === "content-length" && raw[index + 1] !== "0") return NOT_PLAIN;
-        break;
       case 17:
-        if (name.toLowerCase() === "transfer-encoding") return NOT_PLAIN;
+        if (NOT_PLAIN.has(name.toLowerCase())) return false;
         break;
       default:
     }
   }
-  return authorization;
+  return true;
 }
+
+/** Their lengths are the cases above. */
+const NOT_PLAIN: ReadonlySet<string> = new Set(["range", "expect", "x-request-id", "content-length", "transfer-encoding"]);
 
 /** The head of an answer, made once for each object in memory. */
 interface ReadyAnswer {
@@ -117,7 +111,7 @@ export function createHotHandler(
 ): (req: IncomingMessage, res: ServerResponse) => boolean {
   const routes = new RouteCache();
   const ready = new WeakMap<StoredManifest | StoredBlob, ReadyAnswer>();
-  const { auth, resolver, observer } = services;
+  const { auth, resolver, observer, addresses } = services;
 
   function answerFor(route: HotRoute, target: Target): ReadyAnswer | undefined {
     if (route.kind === "manifest") {
@@ -161,9 +155,8 @@ export function createHotHandler(
     const startedAt = performance.now();
     const route = routes.get(url);
     if (route === null) return false;
-    const authorization = plainAuthorization(req.rawHeaders);
-    if (authorization === NOT_PLAIN) return false;
-    const principal = auth.peekPrincipal(authorization);
+    if (!readPlainHeaders(req.rawHeaders)) return false;
+    const principal = auth.peekPrincipal(seen.authorization);
     if (principal === undefined) return false;
     const target = resolver.peek(route.request);
     if (target === undefined || !mayRead(principal, route, target)) return false;
@@ -176,15 +169,16 @@ export function createHotHandler(
     observer.onResponse({
       requestId: nextRequestId(),
       method,
-      operation: route.operation,
-      repository: route.request.requested,
+      route: route.kind,
+      repository: target.repository,
       reference: route.reference,
       status: 200,
-      bytes: isHead ? 0 : answer.bytes.length,
+      bytesSent: isHead ? 0 : answer.bytes.length,
+      bytesReceived: 0,
       durationMs: performance.now() - startedAt,
       principal: principal.key,
-      aborted: false,
-      req,
+      remote: addresses.remoteAddress(req),
+      userAgent: seen.userAgent,
     });
     return true;
   };

@@ -40,7 +40,7 @@ export function createRegistryRouter(
         exchange.route = parseRoute(req.url ?? "/");
         await serve(exchange, services, content);
       } catch (error) {
-        sendError(exchange, error, services);
+        sendError(exchange, error);
       }
     },
   };
@@ -51,13 +51,11 @@ async function serve(exchange: Exchange, services: RegistryServices, content: Co
   if (!route) throw new SlipwayError("INTERNAL");
   const method = exchange.req.method ?? "";
   if (route.kind === "base" || route.kind === "catalog") {
-    exchange.operation = route.kind;
     if (method !== "GET" && method !== "HEAD") throw unsupported("GET, HEAD");
     await (route.kind === "base" ? serveBase(exchange, services) : serveCatalog(exchange, services));
     return;
   }
   const operation = operationOf(route.kind, method);
-  exchange.operation = operation;
   const target = await authorize(exchange, services, operation);
   await perform(exchange, { target, operation, content });
 }
@@ -90,14 +88,17 @@ function report(exchange: Exchange, services: RegistryServices): void {
   services.observer.onResponse({
     requestId: exchange.requestId,
     method: req.method ?? "",
-    operation: exchange.operation,
-    repository: route?.requested ?? "",
-    reference: route?.reference ?? "",
+    route: route?.kind ?? "invalid",
+    repository: route?.repository,
+    reference: route?.reference,
     status: res.statusCode,
-    bytes: exchange.bytes,
+    bytesSent: exchange.bytes,
+    bytesReceived: exchange.bytesReceived,
     durationMs: performance.now() - exchange.startedAt,
     principal: exchange.principal.key,
+    remote: services.addresses.remoteAddress(req),
+    userAgent: req.headers["user-agent"],
     aborted: !res.writableFinished,
-    req,
+    error: exchange.error,
   });
 }

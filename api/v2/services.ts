@@ -3,7 +3,7 @@ import type { RegistryAuth } from "../../src/auth/principal.ts";
 import type { RegistryReader, RegistryWriter } from "../../src/catalog/registry.ts";
 import type { BlobStore } from "../../src/storage/blob-store.ts";
 import type { ClientAddresses } from "../http/client-address.ts";
-import type { RequestObserver } from "../http/observer.ts";
+import type { HttpObserver } from "../http/observer.ts";
 import type { ContentHandlers, LocalTarget, ProxyTarget, TargetResolver } from "./target.ts";
 
 export interface ChallengeRequest {
@@ -29,7 +29,7 @@ export interface RegistryServices {
   readonly store: BlobStore;
   readonly resolver: TargetResolver;
   readonly addresses: ClientAddresses;
-  readonly observer: RequestObserver;
+  readonly observer: HttpObserver;
   /** The value of WWW-Authenticate. */
   readonly challenge: (request: ChallengeRequest) => string;
   readonly settings: RegistrySettings;
