@@ -3,6 +3,9 @@ export const workflowIds = {
   uploadExpiry: "maintenance/upload-expiry",
   garbageCollection: "maintenance/garbage-collection",
   outboxRelay: "maintenance/outbox-relay",
+  executionRetention: "maintenance/execution-retention",
+  /** The server appends the time to it for every tick. */
+  scheduleTick: (scheduleId: string): string => `tick/${scheduleId}`,
   cacheEviction: "maintenance/cache-eviction",
   cacheReconcile: "maintenance/cache-reconcile",
   completeFill: (digest: string): string => `maintenance/complete-fill/${digest}`,
@@ -14,5 +17,16 @@ export const workflowIds = {
 export const scheduleIds = {
   uploadExpiry: "schedule/upload-expiry",
   garbageCollection: "schedule/garbage-collection",
+  executionRetention: "schedule/execution-retention",
   cacheEviction: "schedule/cache-eviction",
+} as const;
+
+/** Search attributes by name; all are keywords but Failed, a count. SQL visibility has ten keyword columns in all. */
+export const searchAttributeNames = {
+  policyId: "PolicyId",
+  registry: "Registry",
+  repository: "Repository",
+  triggerKind: "TriggerKind",
+  outcome: "Outcome",
+  failed: "Failed",
 } as const;

@@ -11,7 +11,9 @@ test("a run has one execution, however often its first activity runs", async (t)
   const executions = new ExecutionStore(database);
   const run = { workflowId: "maintenance/gc", runId: "run-1" };
   const opened = await Promise.all(
-    Array.from({ length: 8 }, () => executions.openForRun(run, { vendor: "GARBAGE_COLLECTION", trigger: "manual", extraAttrs: { dryRun: true } })),
+    Array.from({ length: 8 }, () =>
+      executions.openForRun(run, { vendor: "GARBAGE_COLLECTION", trigger: "manual", extraAttrs: { dryRun: true } }),
+    ),
   );
   assert.equal(new Set(opened.map((row) => row.id)).size, 1);
   assert.equal(opened[0]?.status, "Running");
@@ -67,6 +69,8 @@ test("retention removes by count and by age, in batches, and never what is open"
   await database.query("UPDATE executions SET ended_at = now() - interval '2 hours' WHERE id = $1", [quiet.id]);
   assert.equal(await pruneExecutions(database, rule), 1);
   assert.equal(await executions.find(quiet.id), null);
-  const orphans = await database.query<{ count: number }>("SELECT count(*) FROM tasks WHERE execution_id NOT IN (SELECT id FROM executions)");
+  const orphans = await database.query<{ count: number }>(
+    "SELECT count(*) FROM tasks WHERE execution_id NOT IN (SELECT id FROM executions)",
+  );
   assert.equal(orphans.rows[0]?.count, 0);
 });

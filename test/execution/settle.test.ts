@@ -136,7 +136,11 @@ test("executions are settled from their tasks", async (t) => {
   });
 
   await t.test("settlements and task changes that cross each other lose nothing", async () => {
-    const id = await execution(setup, Array.from({ length: 40 }, (): TaskState => "Running"), true);
+    const id = await execution(
+      setup,
+      Array.from({ length: 40 }, (): TaskState => "Running"),
+      true,
+    );
     const workers = Array.from({ length: 4 }, async (_, worker) => {
       for (let index = worker; index < 40; index += 4) {
         await tasks.update(id, `t${index}`, { status: index === 13 ? "Error" : "Success", revision: 1 });

@@ -1,0 +1,24 @@
+/** All activities over one set of services. They stay thin: heartbeat, cancellation and error mapping around the domains. */
+import { guard } from "./shared/guard.ts";
+import { housekeepingActivities } from "./maintenance/housekeeping.ts";
+import { outboxActivities } from "./maintenance/outbox.ts";
+import { recordActivities } from "./maintenance/records.ts";
+import type { ActivityServices } from "./services.ts";
+
+export type Activities = ReturnType<typeof createActivities>;
+
+export function createActivities(services: ActivityServices) {
+  const { logger } = services;
+  const records = recordActivities(services);
+  const housekeeping = housekeepingActivities(services);
+  const outbox = outboxActivities(services);
+  return {
+    beginRun: guard(logger, records.beginRun),
+    endRun: guard(logger, records.endRun),
+    expireUploads: guard(logger, housekeeping.expireUploads),
+    collectBatch: guard(logger, housekeeping.collectBatch),
+    pruneExecutions: guard(logger, housekeeping.pruneExecutions),
+    startJob: guard(logger, housekeeping.startJob),
+    relayOutbox: guard(logger, outbox.relayOutbox),
+  };
+}

@@ -1,0 +1,141 @@
+/**
+ * Temporal schedules of the maintenance work. They are compared with what the configuration says at every start, and only changed when they
+ * differ: an update makes the service forget ticks that were missed while it was away.
+ */
+import type { Client, ScheduleDescription } from "@temporalio/client";
+import { ScheduleOverlapPolicy } from "@temporalio/client";
+import { isSlipwayError } from "../core/errors.ts";
+import type { maintenanceTick } from "../../workflows/maintenance/tick.ts";
+import type { CallOptions, TemporalConnection } from "./connection.ts";
+import { expandRanges, parseCron } from "./cron.ts";
+import { scheduleIds, workflowIds } from "./ids.ts";
+import type { MaintenanceTick } from "./plan/maintenance.ts";
+import { taskQueues } from "./queues.ts";
+
+export interface MaintenanceSchedule {
+  readonly id: string;
+  /** Null: no schedule, and one that exists is removed. */
+  readonly cron: string | null;
+  readonly tick: MaintenanceTick;
+}
+
+export interface MaintenanceScheduleOptions {
+  readonly uploadExpiryCron?: string | null;
+  readonly garbageCollectionCron?: string | null;
+  readonly retentionCron?: string | null;
+}
+
+export type ScheduleOutcome = "unchanged" | "created" | "repaired" | "removed" | "absent";
+
+/** Ticks that were missed for longer than this are not made up for. */
+const CATCH_UP_MS = 10 * 60_000;
+
+export function maintenanceSchedules(options: MaintenanceScheduleOptions): MaintenanceSchedule[] {
+  const { uploadExpiryCron = "17 * * * *", garbageCollectionCron = "0 3 * * *", retentionCron = "43 4 * * *" } = options;
+  return [
+    { id: scheduleIds.uploadExpiry, cron: uploadExpiryCron, tick: { job: "upload-expiry" } },
+    { id: scheduleIds.garbageCollection, cron: garbageCollectionCron, tick: { job: "garbage-collection" } },
+    { id: scheduleIds.executionRetention, cron: retentionCron, tick: { job: "execution-retention" } },
+  ];
+}
+
+export async function ensureSchedules(
+  temporal: TemporalConnection,
+  schedules: readonly MaintenanceSchedule[],
+  options: CallOptions = {},
+): Promise<Map<string, ScheduleOutcome>> {
+  const outcomes = new Map<string, ScheduleOutcome>();
+  for (const schedule of schedules) outcomes.set(schedule.id, await ensureSchedule(temporal, schedule, options));
+  return outcomes;
+}
+
+async function ensureSchedule(temporal: TemporalConnection, schedule: MaintenanceSchedule, options: CallOptions): Promise<ScheduleOutcome> {
+  const existing = await describe(temporal, schedule.id, options);
+  if (schedule.cron === null) {
+    if (!existing) return "absent";
+    await temporal.call((client) => client.schedule.getHandle(schedule.id).delete(), options).catch(ignore("NOT_FOUND"));
+    return "removed";
+  }
+  const wanted = definition(schedule, schedule.cron);
+  if (!existing) {
+    const created = await temporal
+      .call((client) => client.schedule.create({ scheduleId: schedule.id, ...wanted }), options)
+      .catch(ignore("CONFLICT"));
+    return created ? "created" : "unchanged";
+  }
+  if (isSame(existing, schedule, wanted)) return "unchanged";
+  // The state (paused by an operator, with a note) stays as it is.
+  await temporal.call((client) => client.schedule.getHandle(schedule.id).update((before) => ({ ...wanted, state: before.state })), options);
+  return "repaired";
+}
+
+type Definition = Omit<Parameters<Client["schedule"]["create"]>[0], "scheduleId"> & {
+  readonly action: { readonly type: "startWorkflow"; readonly workflowType: string };
+};
+
+function definition(schedule: MaintenanceSchedule, cron: string) {
+  const args: Parameters<typeof maintenanceTick> = [schedule.tick];
+  return {
+    spec: { calendars: parseCron(cron), timezone: "UTC" },
+    policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: CATCH_UP_MS },
+    action: {
+      type: "startWorkflow",
+      workflowType: "maintenanceTick",
+      workflowId: workflowIds.scheduleTick(schedule.id),
+      taskQueue: taskQueues.maintenance,
+      args,
+      workflowRunTimeout: "10m",
+      staticSummary: `Starts ${schedule.tick.job}`,
+    },
+  } satisfies Definition;
+}
+
+function isSame(existing: ScheduleDescription, schedule: MaintenanceSchedule, wanted: ReturnType<typeof definition>): boolean {
+  const { action, policies, spec } = existing;
+  return (
+    action.type === "startWorkflow" &&
+    action.workflowType === wanted.action.workflowType &&
+    action.taskQueue === wanted.action.taskQueue &&
+    JSON.stringify(action.args) === JSON.stringify([schedule.tick]) &&
+    policies.overlap === wanted.policies.overlap &&
+    policies.catchupWindow === wanted.policies.catchupWindow &&
+    (spec.timezone ?? "UTC") === wanted.spec.timezone &&
+    (spec.intervals?.length ?? 0) === 0 &&
+    spec.calendars?.length === wanted.spec.calendars.length &&
+    wanted.spec.calendars.every((calendar, index) => isSameCalendar(spec.calendars?.[index], calendar))
+  );
+}
+
+type Described = NonNullable<ScheduleDescription["spec"]["calendars"]>[number];
+type Wanted = ReturnType<typeof parseCron>[number];
+
+const FULL: Readonly<Record<string, { start: number; end: number }>> = {
+  second: { start: 0, end: 0 },
+  minute: { start: 0, end: 0 },
+  hour: { start: 0, end: 0 },
+  dayOfMonth: { start: 1, end: 31 },
+  month: { start: 1, end: 12 },
+  dayOfWeek: { start: 0, end: 6 },
+};
+
+function isSameCalendar(described: Described | undefined, wanted: Wanted): boolean {
+  if (!described) return false;
+  return (["second", "minute", "hour", "dayOfMonth", "month", "dayOfWeek"] as const).every((field) => {
+    const whole = [FULL[field] ?? { start: 0, end: 0 }];
+    const want = wanted[field];
+    const ranges = Array.isArray(want) ? (want as { start: number | string }[]) : whole;
+    const have: readonly { start: number | string }[] = described[field].length > 0 ? described[field] : whole;
+    return expandRanges(have).join() === expandRanges(ranges).join();
+  });
+}
+
+async function describe(temporal: TemporalConnection, id: string, options: CallOptions): Promise<ScheduleDescription | null> {
+  return temporal.call((client) => client.schedule.getHandle(id).describe(), options).catch(ignore("NOT_FOUND"));
+}
+
+function ignore(code: "NOT_FOUND" | "CONFLICT"): (error: unknown) => null {
+  return (error) => {
+    if (isSlipwayError(error, code)) return null;
+    throw error;
+  };
+}

@@ -1,0 +1,54 @@
+/** The worker of the maintenance role: expiry, collection, retention and the outbox relay. */
+import { Worker } from "@temporalio/worker";
+import { createActivities } from "../../activities/index.ts";
+import type { ActivityServices } from "../../activities/services.ts";
+import type { CallOptions, TemporalConnection } from "../../src/temporal/connection.ts";
+import type { MaintenanceStarters } from "../../src/temporal/maintenance.ts";
+import { taskQueues } from "../../src/temporal/queues.ts";
+import type { MaintenanceSchedule, ScheduleOutcome } from "../../src/temporal/schedules.ts";
+import { ensureSchedules } from "../../src/temporal/schedules.ts";
+import { commonWorkerOptions } from "../options.ts";
+import type { RoleContext, WorkerRole } from "../worker-group.ts";
+
+export interface MaintenanceRoleOptions {
+  readonly services: ActivityServices;
+  readonly temporal: TemporalConnection;
+  readonly starters: Pick<MaintenanceStarters, "startOutboxRelay">;
+  readonly schedules: readonly MaintenanceSchedule[];
+}
+
+/** Batches of several jobs and the relay's long turn at once. */
+const CONCURRENT_ACTIVITIES = 20;
+
+export function maintenanceRole(options: MaintenanceRoleOptions): WorkerRole {
+  const activities = createActivities(options.services);
+  return {
+    name: "maintenance",
+    async prepare(signal) {
+      await prepareMaintenance(options, { signal });
+    },
+    async create({ connection, namespace, bundlePath }: RoleContext) {
+      return Worker.create({
+        ...commonWorkerOptions,
+        connection,
+        namespace,
+        taskQueue: taskQueues.maintenance,
+        workflowBundle: { codePath: bundlePath },
+        activities,
+        maxCachedWorkflows: 20,
+        maxConcurrentActivityTaskExecutions: CONCURRENT_ACTIVITIES,
+        maxConcurrentWorkflowTaskExecutions: 10,
+      });
+    },
+  };
+}
+
+/** Schedules and the relay; done before the worker polls, again for every new worker, and harmless however often. */
+export async function prepareMaintenance(
+  { temporal, schedules, starters }: Pick<MaintenanceRoleOptions, "temporal" | "schedules" | "starters">,
+  options: CallOptions = {},
+): Promise<Map<string, ScheduleOutcome>> {
+  const outcomes = await ensureSchedules(temporal, schedules, options);
+  await starters.startOutboxRelay(options);
+  return outcomes;
+}

@@ -1,0 +1,6 @@
+/** Every workflow type, by the name under which it is started. */
+export { executionRetention } from "./maintenance/execution-retention.ts";
+export { garbageCollect } from "./maintenance/garbage-collect.ts";
+export { outboxRelay } from "./maintenance/outbox-relay.ts";
+export { maintenanceTick } from "./maintenance/tick.ts";
+export { uploadExpiry } from "./maintenance/upload-expiry.ts";
