@@ -1,0 +1,161 @@
+/**
+ * What a process knows of accounts and roles. An entry is used while no invalidation has named one of its scopes and the channel of
+ * invalidations can be trusted; otherwise it is read again. Only when the database is away does an entry that nobody has revoked hold on,
+ * for a bounded time.
+ */
+import { LRUCache } from "lru-cache";
+import type { Clock } from "../core/clock.ts";
+import { isSlipwayError } from "../core/errors.ts";
+import type { Invalidations } from "./invalidations.ts";
+
+export interface KnownCacheOptions {
+  readonly invalidations: Invalidations;
+  readonly clock: Clock;
+  readonly maxEntries: number;
+  /** An entry is read again after this time even if no invalidation came. */
+  readonly freshMs: number;
+  /** How long an entry holds after it was last read while the database is away. */
+  readonly staleOnDbErrorMs: number;
+}
+
+export interface Loaded<Value> {
+  readonly value: Value;
+  readonly scopes: readonly string[];
+}
+
+interface Entry<Value> extends Loaded<Value> {
+  readonly confirmedAt: number;
+  /** Counts the times at which the channel was lost; an entry from before the last loss is not trusted. */
+  readonly epoch: number;
+}
+
+interface Flight<Value> {
+  readonly promise: Promise<Value | null>;
+  readonly epoch: number;
+  readonly dropped: Set<string>;
+  readonly startedAt: number;
+}
+
+export class KnownCache<Value extends object | number> {
+  readonly #options: KnownCacheOptions;
+  readonly #entries: LRUCache<string, Entry<Value>>;
+  readonly #byScope = new Map<string, Set<string>>();
+  readonly #flights = new Map<string, Flight<Value>>();
+  readonly #unsubscribe: () => void;
+  #epoch = 0;
+  #wasTrusted = true;
+  #hits = 0;
+  #loads = 0;
+  #staleUses = 0;
+
+  constructor(options: KnownCacheOptions) {
+    this.#options = options;
+    this.#entries = new LRUCache({
+      max: options.maxEntries,
+      dispose: (entry, key) => this.#forgetScopes(entry.scopes, key),
+    });
+    this.#unsubscribe = options.invalidations.subscribe((scopes) => this.#invalidate(scopes));
+  }
+
+  /** Synchronous and without effect: undefined when the value must be loaded. */
+  peek(key: string): Value | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined || !this.#isFresh(entry)) return undefined;
+    this.#hits += 1;
+    return entry.value;
+  }
+
+  /** Null when there is no such thing, which is not remembered. */
+  async load(key: string, loader: () => Promise<Loaded<Value> | null>): Promise<Value | null> {
+    const known = this.peek(key);
+    if (known !== undefined) return known;
+    const running = this.#flights.get(key);
+    // A load that began before an invalidation or a loss of the channel may bring back what was true then.
+    if (running && running.epoch === this.#currentEpoch() && running.dropped.size === 0 && this.#options.invalidations.trusted()) {
+      return await running.promise;
+    }
+    return await this.#start(key, loader);
+  }
+
+  stats(): { readonly entries: number; readonly hits: number; readonly loads: number; readonly staleUses: number } {
+    return { entries: this.#entries.size, hits: this.#hits, loads: this.#loads, staleUses: this.#staleUses };
+  }
+
+  close(): void {
+    this.#unsubscribe();
+    this.#entries.clear();
+  }
+
+  async #start(key: string, loader: () => Promise<Loaded<Value> | null>): Promise<Value | null> {
+    this.#loads += 1;
+    const dropped = new Set<string>();
+    const epoch = this.#currentEpoch();
+    const startedAt = this.#options.clock.now();
+    const promise = this.#run(key, loader, { dropped, epoch, startedAt });
+    const flight: Flight<Value> = { promise, epoch, dropped, startedAt };
+    this.#flights.set(key, flight);
+    try {
+      return await promise;
+    } finally {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    }
+  }
+
+  async #run(key: string, loader: () => Promise<Loaded<Value> | null>, flight: Omit<Flight<Value>, "promise">): Promise<Value | null> {
+    try {
+      const loaded = await loader();
+      if (loaded === null) {
+        this.#entries.delete(key);
+        return null;
+      }
+      const outdated = flight.epoch !== this.#currentEpoch() || loaded.scopes.some((scope) => flight.dropped.has(scope));
+      if (!outdated) this.#store(key, { ...loaded, confirmedAt: flight.startedAt, epoch: flight.epoch });
+      return loaded.value;
+    } catch (error) {
+      if (!isSlipwayError(error, "DATABASE_UNAVAILABLE", "OVERLOADED")) throw error;
+      const entry = this.#entries.get(key);
+      if (entry === undefined || this.#options.clock.now() - entry.confirmedAt > this.#options.staleOnDbErrorMs) throw error;
+      this.#staleUses += 1;
+      return entry.value;
+    }
+  }
+
+  #isFresh(entry: Entry<Value>): boolean {
+    return (
+      entry.epoch === this.#currentEpoch() && this.#wasTrusted && this.#options.clock.now() - entry.confirmedAt < this.#options.freshMs
+    );
+  }
+
+  /** Notices the loss of the channel at the next use. */
+  #currentEpoch(): number {
+    const trusted = this.#options.invalidations.trusted();
+    if (!trusted && this.#wasTrusted) this.#epoch += 1;
+    this.#wasTrusted = trusted;
+    return this.#epoch;
+  }
+
+  #store(key: string, entry: Entry<Value>): void {
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    for (const scope of entry.scopes) {
+      const keys = this.#byScope.get(scope);
+      if (keys) keys.add(key);
+      else this.#byScope.set(scope, new Set([key]));
+    }
+  }
+
+  #forgetScopes(scopes: readonly string[], key: string): void {
+    for (const scope of scopes) {
+      const keys = this.#byScope.get(scope);
+      keys?.delete(key);
+      if (keys?.size === 0) this.#byScope.delete(scope);
+    }
+  }
+
+  #invalidate(scopes: readonly string[]): void {
+    for (const scope of scopes) {
+      for (const key of this.#byScope.get(scope) ?? []) this.#entries.delete(key);
+      for (const flight of this.#flights.values()) flight.dropped.add(scope);
+    }
+  }
+}

@@ -1,0 +1,108 @@
+/** The list of projects as a caller sees it, in two statements whatever the number of projects: visibility, owner and role included. */
+import type { Project } from "../catalog/registry.ts";
+import type { Queryable } from "../db/pool.ts";
+import { ListSql } from "./list-query.ts";
+import type { Columns, Listed, ListQuery } from "./list-query.ts";
+
+export interface ListedProject extends Project {
+  readonly ownerName: string;
+  /** Of the user who asks; 0 without membership. */
+  readonly role: number;
+}
+
+/** Besides the public projects. */
+export type Visibility =
+  | { readonly kind: "all" }
+  | { readonly kind: "public" }
+  | { readonly kind: "member"; readonly userId: number }
+  | { readonly kind: "named"; readonly names: readonly string[] };
+
+export interface ProjectListOptions {
+  readonly visibility: Visibility;
+  /** Whose role is shown. */
+  readonly userId: number | null;
+  readonly nameContains?: string;
+  readonly public?: boolean;
+  readonly owner?: string;
+  readonly query: ListQuery;
+}
+
+const COLUMNS: Columns = {
+  project_id: { sql: "p.id", type: "number" },
+  name: { sql: "p.name", type: "text" },
+  owner_id: { sql: "p.owner_id", type: "number" },
+  owner_name: { sql: "o.username", type: "text" },
+  owner: { sql: "o.username", type: "text" },
+  public: { sql: "p.public", type: "boolean" },
+  registry_id: { sql: "p.registry_id", type: "number" },
+  repo_count: { sql: "p.repo_count", type: "number" },
+  creation_time: { sql: "p.created_at", type: "time" },
+  update_time: { sql: "p.updated_at", type: "time" },
+};
+
+interface Row {
+  id: number;
+  name: string;
+  public: boolean;
+  owner_id: number | null;
+  registry_id: number | null;
+  metadata: Record<string, string>;
+  storage_limit: number;
+  repo_count: number;
+  created_at: Date;
+  updated_at: Date;
+  owner_name: string | null;
+  role: number | null;
+}
+
+export class ProjectList {
+  readonly #database: Queryable;
+
+  constructor(database: Queryable) {
+    this.#database = database;
+  }
+
+  async list(options: ProjectListOptions): Promise<Listed<ListedProject>> {
+    const sql = new ListSql(COLUMNS).filter(options.query.filters);
+    const { visibility } = options;
+    if (visibility.kind === "public") sql.where("p.public");
+    if (visibility.kind === "member") {
+      sql.where("(p.public OR EXISTS (SELECT 1 FROM project_members v WHERE v.project_id = p.id AND v.user_id = ?))", visibility.userId);
+    }
+    if (visibility.kind === "named") sql.where("(p.public OR p.name = ANY(?))", visibility.names);
+    if (options.public !== undefined) sql.where("p.public = ?", options.public);
+    if (options.owner !== undefined) sql.where("o.username = ?", options.owner);
+    if (options.nameContains !== undefined) sql.filter([{ key: "name", kind: "contains", value: options.nameContains }]);
+    const from = "FROM projects p LEFT JOIN users o ON o.id = p.owner_id";
+    const where = sql.whereSql;
+    const counted = await this.#database.query<{ total: number }>(`SELECT count(*) AS total ${from} ${where}`, sql.values);
+    const total = counted.rows[0]?.total ?? 0;
+    if (total === 0) return { rows: [], total };
+    const order = sql.orderSql(options.query.sort, "p.name");
+    const page = sql.pageSql(options.query);
+    sql.values.push(options.userId ?? 0);
+    const { rows } = await this.#database.query<Row>(
+      `SELECT p.*, o.username AS owner_name, m.role ${from}
+         LEFT JOIN project_members m ON m.project_id = p.id AND m.user_id = $${sql.values.length} ${where} ${order} ${page}`,
+      sql.values,
+    );
+    return { rows: rows.map(toListed), total };
+  }
+}
+
+function toListed(row: Row): ListedProject {
+  return {
+    id: row.id,
+    name: row.name,
+    public: row.public,
+    ownerId: row.owner_id,
+    registryId: row.registry_id,
+    metadata: row.metadata,
+    storageLimit: row.storage_limit,
+    repoCount: row.repo_count,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+    ownerName: row.owner_name ?? "",
+    role: row.role ?? 0,
+  };
+}
