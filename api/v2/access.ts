@@ -2,13 +2,15 @@
  * Who may do what. A token's scope is an upper bound and never grants; the right is that of the principal on the project that the name
  * resolves to. A private project and one that does not exist are the same to somebody without rights.
  */
+import { challengeFor } from "../../src/auth/challenge.ts";
+import type { ChallengeScope } from "../../src/auth/challenge.ts";
 import { ANONYMOUS, scopeAllows } from "../../src/auth/principal.ts";
 import type { Principal, RegistryAction } from "../../src/auth/principal.ts";
 import { SlipwayError, isSlipwayError } from "../../src/core/errors.ts";
 import type { Project } from "../../src/catalog/registry.ts";
 import { withHeaders } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import type { ChallengeRequest, RegistryServices } from "./services.ts";
+import type { RegistryServices } from "./services.ts";
 import type { LocalTarget, Operation, Target } from "./target.ts";
 
 const ACTION: Readonly<Record<Operation, RegistryAction>> = {
@@ -27,15 +29,25 @@ const ACTION: Readonly<Record<Operation, RegistryAction>> = {
 };
 
 /** What a client should ask a token for. Clients that push also read. */
-const SCOPE_ACTIONS: Readonly<Record<RegistryAction, string>> = { pull: "pull", push: "pull,push", delete: "delete" };
+const SCOPE_ACTIONS: Readonly<Record<RegistryAction, readonly RegistryAction[]>> = {
+  pull: ["pull"],
+  push: ["pull", "push"],
+  delete: ["delete"],
+};
 
-export function unauthorized(exchange: Exchange, services: RegistryServices, why: Omit<ChallengeRequest, "externalUrl">): SlipwayError {
-  const challenge = services.challenge({ ...why, externalUrl: services.addresses.externalUrl(exchange.req) });
-  return withHeaders(new SlipwayError("UNAUTHORIZED"), ["WWW-Authenticate", challenge]);
+export interface Challenge {
+  readonly scopes: readonly ChallengeScope[];
+  /** Why a presented token was not enough. */
+  readonly error?: "invalid_token" | "insufficient_scope";
 }
 
-/** Who asks; credentials that are no good are answered with a challenge for `scope`. */
-export async function identify(exchange: Exchange, services: RegistryServices, scope: string | null): Promise<Principal> {
+export function unauthorized(exchange: Exchange, services: RegistryServices, challenge: Challenge): SlipwayError {
+  const header = challengeFor(services.addresses.externalUrl(exchange.req), challenge.scopes, challenge.error);
+  return withHeaders(new SlipwayError("UNAUTHORIZED"), ["WWW-Authenticate", header]);
+}
+
+/** Who asks; credentials that are no good are answered with a challenge for the scopes. */
+export async function identify(exchange: Exchange, services: RegistryServices, scopes: readonly ChallengeScope[]): Promise<Principal> {
   const { authorization } = exchange.req.headers;
   const { auth } = services;
   try {
@@ -46,7 +58,7 @@ export async function identify(exchange: Exchange, services: RegistryServices, s
   } catch (error) {
     if (!isSlipwayError(error, "UNAUTHORIZED")) throw error;
     const isToken = authorization?.slice(0, 7).toLowerCase() === "bearer ";
-    throw unauthorized(exchange, services, { scope, error: isToken ? "invalid_token" : null });
+    throw unauthorized(exchange, services, isToken ? { scopes, error: "invalid_token" } : { scopes });
   }
 }
 
@@ -55,21 +67,21 @@ export async function authorize(exchange: Exchange, services: RegistryServices, 
   const { route } = exchange;
   if (!route) throw new SlipwayError("INTERNAL");
   const action = ACTION[operation];
-  const scope = `repository:${route.requested}:${SCOPE_ACTIONS[action]}`;
-  const principal = await identify(exchange, services, scope);
+  const scopes = [{ repository: route.requested, actions: SCOPE_ACTIONS[action] }];
+  const principal = await identify(exchange, services, scopes);
   const request = { requested: route.requested, namespace: exchange.parameter("ns") };
   const target = services.resolver.peek(request) ?? (await services.resolver.resolve(request, exchange.signal));
   const allowed =
     target.project === null
-      ? mayKnowAbsence(principal, services) || (action === "push" && mayCreate(principal, services))
+      ? mayKnowAbsence(principal, services) || (action === "push" && services.auth.mayCreateProject(principal))
       : await mayDo(principal, target.project, { action, services, signal: exchange.signal });
   if (!allowed) {
-    if (principal.kind === "anonymous") throw unauthorized(exchange, services, { scope, error: null });
+    if (principal.kind === "anonymous") throw unauthorized(exchange, services, { scopes });
     throw new SlipwayError("DENIED");
   }
   // The right is there and the token is too narrow for it: the client can get a wider one.
   if (!scopeAllows(principal, route.requested, action)) {
-    throw unauthorized(exchange, services, { scope, error: "insufficient_scope" });
+    throw unauthorized(exchange, services, { scopes, error: "insufficient_scope" });
   }
   return target;
 }
@@ -89,15 +101,11 @@ function mayKnowAbsence(principal: Principal, services: RegistryServices): boole
   return principal.sysadmin || services.auth.mode === "open";
 }
 
-function mayCreate(principal: Principal, services: RegistryServices): boolean {
-  return services.settings.createProjectsOnPush && services.auth.mayCreateProject(principal);
-}
-
 /** The project that a write goes to; created when that is allowed. */
 export async function projectForWrite(exchange: Exchange, target: LocalTarget, services: RegistryServices): Promise<Project> {
   if (target.project !== null) return target.project;
   const { principal } = exchange;
-  if (!mayCreate(principal, services)) throw new SlipwayError("NAME_UNKNOWN");
+  if (!services.auth.mayCreateProject(principal)) throw new SlipwayError("NAME_UNKNOWN");
   return services.writer.createProject(target.projectName, { public: false, ownerId: principal.kind === "user" ? principal.id : null });
 }
 

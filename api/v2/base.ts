@@ -6,10 +6,10 @@ import type { RegistryServices } from "./services.ts";
 const EMPTY = Buffer.from("{}");
 
 export async function serveBase(exchange: Exchange, services: RegistryServices): Promise<void> {
-  const principal = await identify(exchange, services, null);
+  const principal = await identify(exchange, services, []);
   // Without a challenge here `docker login` would call any password right, and clients would never ask for a token.
   if (principal.kind === "anonymous" && services.auth.mode !== "open" && !hasToken(exchange)) {
-    throw unauthorized(exchange, services, { scope: null, error: null });
+    throw unauthorized(exchange, services, { scopes: [] });
   }
   exchange.send(200, ["Content-Type", "application/json"], EMPTY);
 }

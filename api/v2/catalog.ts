@@ -5,12 +5,12 @@ import type { Exchange } from "./exchange.ts";
 import { nextLink, pageRequest } from "./paging.ts";
 import type { RegistryServices } from "./services.ts";
 
-const SCOPE = "registry:catalog:*";
+const SCOPES = [{ repository: null, actions: ["*"] }];
 
 export async function serveCatalog(exchange: Exchange, services: RegistryServices): Promise<void> {
-  const principal = await identify(exchange, services, SCOPE);
+  const principal = await identify(exchange, services, SCOPES);
   if (!services.auth.mayListCatalog(principal)) {
-    if (principal.kind === "anonymous") throw unauthorized(exchange, services, { scope: SCOPE, error: null });
+    if (principal.kind === "anonymous") throw unauthorized(exchange, services, { scopes: SCOPES });
     throw new SlipwayError("DENIED");
   }
   const page = pageRequest(exchange);

@@ -6,18 +6,7 @@ import type { ClientAddresses } from "../http/client-address.ts";
 import type { HttpObserver } from "../http/observer.ts";
 import type { ContentHandlers, LocalTarget, ProxyTarget, TargetResolver } from "./target.ts";
 
-export interface ChallengeRequest {
-  /** Scheme and authority under which the client reached us. */
-  readonly externalUrl: string;
-  /** "repository:a/b:pull,push" or "registry:catalog:*"; null for the version check. */
-  readonly scope: string | null;
-  /** Why a presented token was not enough. */
-  readonly error: "invalid_token" | "insufficient_scope" | null;
-}
-
 export interface RegistrySettings {
-  /** A push by a principal who may do so creates the project. */
-  readonly createProjectsOnPush: boolean;
   /** Blobs from this size on are redirected to storage where it offers that. */
   readonly redirectMinBytes: number;
 }
@@ -30,8 +19,6 @@ export interface RegistryServices {
   readonly resolver: TargetResolver;
   readonly addresses: ClientAddresses;
   readonly observer: HttpObserver;
-  /** The value of WWW-Authenticate. */
-  readonly challenge: (request: ChallengeRequest) => string;
   readonly settings: RegistrySettings;
 }
 
@@ -40,4 +27,4 @@ export interface ContentByKind {
   readonly proxy: ContentHandlers<ProxyTarget> | null;
 }
 
-export const DEFAULT_REGISTRY_SETTINGS: RegistrySettings = { createProjectsOnPush: true, redirectMinBytes: 1024 * 1024 };
+export const DEFAULT_REGISTRY_SETTINGS: RegistrySettings = { redirectMinBytes: 1024 * 1024 };
