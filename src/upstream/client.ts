@@ -1,0 +1,145 @@
+/** One registry, as the rest of Slipway sees it. */
+import { BlobReader } from "./blobs.ts";
+import type { BlobReaderOptions, GetBlobOptions } from "./blobs.ts";
+import type { ResolvedEndpoint } from "./endpoint.ts";
+import { ListingReader } from "./listings.ts";
+import type { ListReferrersOptions, ListTagsOptions } from "./listings.ts";
+import { ManifestReader } from "./manifests.ts";
+import type { GetManifestOptions } from "./manifests.ts";
+import type {
+  BlobAnswer,
+  BlobHead,
+  CallOptions,
+  ManifestAnswer,
+  ManifestHead,
+  MountResult,
+  PingResult,
+  PutResult,
+  ReferrersAnswer,
+  TagPage,
+  UploadSession,
+} from "./types.ts";
+import { BlobWriter } from "./uploads.ts";
+import type { ChunkOptions, PutManifestOptions, UploadData } from "./uploads.ts";
+
+export interface UpstreamClientOptions extends BlobReaderOptions {
+  readonly resolved: ResolvedEndpoint;
+  readonly onSecret: (value: string) => void;
+}
+
+const MAX_PING_BYTES = 64 * 1024;
+
+export class UpstreamClient {
+  readonly #options: UpstreamClientOptions;
+  readonly #manifests: ManifestReader;
+  readonly #blobs: BlobReader;
+  readonly #listings: ListingReader;
+  readonly #writer: BlobWriter;
+
+  constructor(options: UpstreamClientOptions) {
+    this.#options = options;
+    const { exchange, quirks, resolved } = options;
+    const origin = resolved.bases[0]?.origin ?? "";
+    this.#manifests = new ManifestReader({ exchange, quirks, origin });
+    this.#blobs = new BlobReader(options);
+    this.#listings = new ListingReader({ exchange, manifests: this.#manifests, quirks, origin });
+    this.#writer = new BlobWriter(options);
+  }
+
+  get name(): string {
+    return this.#options.resolved.endpoint.name;
+  }
+
+  /** Reaches the registry and, where it asks for one, proves the credential. */
+  async ping(call: CallOptions = {}): Promise<PingResult> {
+    const answer = await this.#options.exchange.collect(
+      { kind: "ping", method: "GET", target: { path: "/v2/" }, scopes: [], lane: "meta", absent: "NOT_FOUND", call, repeatable: true },
+      MAX_PING_BYTES,
+    );
+    const { credential } = this.#options.resolved.endpoint;
+    return { status: answer.status, authenticated: credential !== null && credential.type !== "none" };
+  }
+
+  headManifest(repository: string, reference: string, call?: CallOptions): Promise<ManifestHead> {
+    return this.#manifests.head(repository, reference, call);
+  }
+
+  getManifest(repository: string, reference: string, options?: GetManifestOptions): Promise<ManifestAnswer> {
+    return this.#manifests.get(repository, reference, options);
+  }
+
+  getBlob(repository: string, digest: string, options?: GetBlobOptions): Promise<BlobAnswer> {
+    return this.#blobs.get(repository, digest, options);
+  }
+
+  headBlob(repository: string, digest: string, call?: CallOptions): Promise<BlobHead> {
+    return this.#blobs.head(repository, digest, call);
+  }
+
+  listTags(repository: string, options?: ListTagsOptions): Promise<TagPage> {
+    return this.#listings.tags(repository, options);
+  }
+
+  allTags(repository: string, options?: ListTagsOptions): AsyncGenerator<TagPage> {
+    return this.#listings.allTags(repository, options);
+  }
+
+  listReferrers(repository: string, digest: string, options?: ListReferrersOptions): Promise<ReferrersAnswer> {
+    return this.#listings.referrers(repository, digest, options);
+  }
+
+  startUpload(repository: string, call?: CallOptions & { readonly algorithm?: string | undefined }): Promise<UploadSession> {
+    return this.#writer.start(repository, call);
+  }
+
+  uploadStatus(repository: string, session: UploadSession, call?: CallOptions): Promise<UploadSession> {
+    return this.#writer.status(repository, session, call);
+  }
+
+  uploadChunk(repository: string, session: UploadSession, data: UploadData, options?: ChunkOptions): Promise<UploadSession> {
+    return this.#writer.chunk(repository, session, data, options);
+  }
+
+  finishUpload(
+    repository: string,
+    session: UploadSession,
+    digest: string,
+    options?: CallOptions & { readonly lastChunk?: UploadData | undefined },
+  ): Promise<PutResult> {
+    return this.#writer.finish(repository, session, digest, options);
+  }
+
+  uploadMonolithic(
+    repository: string,
+    digest: string,
+    data: UploadData,
+    options?: CallOptions & { readonly singlePost?: boolean | undefined },
+  ): Promise<PutResult> {
+    return this.#writer.monolithic(repository, digest, data, options);
+  }
+
+  mountBlob(repository: string, digest: string, from: string, call?: CallOptions): Promise<MountResult> {
+    return this.#writer.mount(repository, digest, from, call);
+  }
+
+  cancelUpload(repository: string, session: UploadSession, call?: CallOptions): Promise<void> {
+    return this.#writer.cancel(repository, session, call);
+  }
+
+  putManifest(
+    repository: string,
+    reference: string,
+    manifest: { readonly bytes: Buffer; readonly mediaType: string },
+    options?: PutManifestOptions,
+  ): Promise<PutResult> {
+    return this.#writer.putManifest(repository, reference, manifest, options);
+  }
+
+  deleteManifest(repository: string, reference: string, call?: CallOptions): Promise<void> {
+    return this.#writer.deleteManifest(repository, reference, call);
+  }
+
+  deleteBlob(repository: string, digest: string, call?: CallOptions): Promise<void> {
+    return this.#writer.deleteBlob(repository, digest, call);
+  }
+}

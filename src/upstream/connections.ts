@@ -1,0 +1,150 @@
+/**
+ * The only file that opens connections to other registries. One pool per origin, reach and TLS setting; HTTP/1.1, because over HTTP/2 all
+ * blobs of a host would share one congestion window. A call here is a single exchange: no redirect, no retry, no credentials of its own.
+ */
+import { isIP } from "node:net";
+import type { Socket } from "node:net";
+import type { Readable } from "node:stream";
+import { rootCertificates } from "node:tls";
+import { LRUCache } from "lru-cache";
+import { buildConnector, Pool } from "undici";
+import type { AddressGuard, Reach } from "./address-guard.ts";
+import { forbidden } from "./address-guard.ts";
+import type { Method } from "./request.ts";
+
+export interface TlsSettings {
+  readonly ca: string | null;
+  readonly insecure: boolean;
+}
+
+export interface WireRequest {
+  readonly url: URL;
+  readonly method: Method;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: Buffer | Readable | undefined;
+  readonly reach: Reach;
+  readonly tls: TlsSettings;
+  readonly firstByteMs: number;
+  readonly idleBodyMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface WireAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: Readable;
+}
+
+export interface ConnectionsOptions {
+  readonly guard: AddressGuard;
+  readonly connectMs?: number | undefined;
+  readonly connectionsPerOrigin?: number | undefined;
+  readonly maxOrigins?: number | undefined;
+}
+
+/**
+ * Long, because an origin that was reached in public must not become internal by changing its name's address; each new connection
+ * renews it.
+ */
+const CLASS_TTL_MS = 24 * 3_600_000;
+
+export class Connections {
+  readonly #options: ConnectionsOptions;
+  readonly #pools: LRUCache<string, Pool>;
+  readonly #classes = new LRUCache<string, "private" | "public">({ max: 2000, ttl: CLASS_TTL_MS });
+
+  constructor(options: ConnectionsOptions) {
+    this.#options = options;
+    this.#pools = new LRUCache<string, Pool>({
+      max: options.maxOrigins ?? 256,
+      // Calls under way finish; the pool takes no new ones.
+      dispose: (pool) => void pool.close().catch(() => undefined),
+    });
+  }
+
+  async send(request: WireRequest): Promise<WireAnswer> {
+    const answer = await this.#pool(request).request({
+      path: request.url.pathname + request.url.search,
+      method: request.method,
+      headers: request.headers,
+      body: request.body ?? null,
+      headersTimeout: request.firstByteMs,
+      bodyTimeout: request.idleBodyMs,
+      signal: request.signal ?? null,
+    });
+    return { status: answer.statusCode, headers: answer.headers, body: answer.body };
+  }
+
+  /** Where an origin is: where it was reached (in public, if ever), else where its name points. */
+  async classOf(url: URL): Promise<"private" | "public"> {
+    const known = this.#classes.get(url.origin);
+    if (known) return known;
+    return await this.#options.guard.classifyHost(url.hostname);
+  }
+
+  #noteClass(origin: string, found: "private" | "public"): void {
+    this.#classes.set(origin, this.#classes.get(origin) === "public" ? "public" : found);
+  }
+
+  #pool(request: WireRequest): Pool {
+    const { origin } = request.url;
+    const { ca, insecure } = request.tls;
+    const key = JSON.stringify([origin, request.reach, insecure, ca]);
+    const known = this.#pools.get(key);
+    if (known) return known;
+    const pool = new Pool(origin, {
+      connections: this.#options.connectionsPerOrigin ?? 128,
+      pipelining: 1,
+      allowH2: false,
+      keepAliveTimeout: 15_000,
+      keepAliveMaxTimeout: 60_000,
+      connect: this.#connector(origin, request.reach, request.tls),
+    });
+    this.#pools.set(key, pool);
+    return pool;
+  }
+
+  #connector(origin: string, reach: Reach, tls: TlsSettings): buildConnector.connector {
+    const { guard } = this.#options;
+    const connect = buildConnector({
+      allowH2: false,
+      timeout: this.#options.connectMs ?? 5000,
+      autoSelectFamily: true,
+      lookup: guard.lookup(reach),
+      rejectUnauthorized: !tls.insecure,
+      // An additional authority: what a registry redirects to is often signed by a public one.
+      ...(tls.ca ? { ca: [...rootCertificates, tls.ca] } : {}),
+    } as buildConnector.BuildOptions);
+    return (options, callback) => {
+      const literal = options.hostname.replace(/^\[|\]$/g, "");
+      // No lookup is made for an address that is written out.
+      if (isIP(literal) !== 0 && !guard.allows(literal, reach)) {
+        callback(forbidden(literal), null);
+        return;
+      }
+      connect(options, (...args) => {
+        const [error, socket] = args;
+        if (error) return callback(error, null);
+        const refusal = this.#inspect(origin, reach, socket);
+        if (!refusal) return callback(null, socket);
+        socket.destroy();
+        return callback(refusal, null);
+      });
+    };
+  }
+
+  #inspect(origin: string, reach: Reach, socket: Socket): Error | null {
+    const address = socket.remoteAddress;
+    if (address === undefined) return null;
+    const found = this.#options.guard.classify(address);
+    if (found === "denied" || !this.#options.guard.allows(address, reach)) return forbidden(new URL(origin).hostname);
+    this.#noteClass(origin, found);
+    return null;
+  }
+
+  async close(): Promise<void> {
+    const pools = [...this.#pools.values()];
+    this.#pools.clear();
+    await Promise.all(pools.map((pool) => pool.destroy().catch(() => undefined)));
+  }
+}
