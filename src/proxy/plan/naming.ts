@@ -1,0 +1,122 @@
+/**
+ * Which project a name means. The order is the contract: an explicit namespace, a project of that name, a host-style name of an enabled upstream, a
+ * route pattern, the default upstream; anything else is unknown. Pure: what exists is handed in.
+ */
+export interface UpstreamName {
+  readonly registryId: number;
+  readonly name: string;
+  /** Hosts under which it may be named. */
+  readonly hosts: readonly string[];
+  /** The proxy project that keeps its content. */
+  readonly project: string | null;
+  readonly enabled: boolean;
+  /** Lower goes first. */
+  readonly priority: number;
+  readonly isDefault: boolean;
+  readonly routes: readonly { readonly pattern: string; readonly priority: number }[];
+  /** Docker Hub keeps one-component names under library/. */
+  readonly impliesLibrary: boolean;
+}
+
+export interface NamingWorld {
+  readonly upstreams: readonly UpstreamName[];
+  /** Plain names that no local project has go to this host (SLIPWAY_MIRROR). */
+  readonly mirrorHost: string | null;
+}
+
+export interface NameRequest {
+  readonly requested: string;
+  /** The ?ns= parameter, when it is not our own name. */
+  readonly namespace: string | null;
+}
+
+export interface UpstreamPath {
+  readonly upstream: UpstreamName;
+  /** Name at the upstream. */
+  readonly path: string;
+  readonly via: "namespace" | "host" | "route" | "default" | "mirror";
+}
+
+/** The upstream that a namespace names; null when we do not serve it, which must be refused: Slipway is no open relay. */
+export function byNamespace(world: NamingWorld, request: NameRequest): UpstreamPath | null {
+  const upstream = request.namespace === null ? undefined : byHost(world, request.namespace);
+  return upstream ? { upstream, path: withLibrary(upstream, request.requested), via: "namespace" } : null;
+}
+
+/** What a name means when no project has its first component. */
+export function byName(world: NamingWorld, requested: string): UpstreamPath | null {
+  const slash = requested.indexOf("/");
+  const first = slash < 0 ? "" : requested.slice(0, slash);
+  if (looksLikeHost(first)) {
+    const upstream = byHost(world, first);
+    // A host that we do not serve must not be looked up as a path elsewhere.
+    return upstream ? { upstream, path: withLibrary(upstream, requested.slice(slash + 1)), via: "host" } : null;
+  }
+  const mirror = world.mirrorHost === null ? undefined : byHost(world, world.mirrorHost);
+  if (mirror) return { upstream: mirror, path: withLibrary(mirror, requested), via: "mirror" };
+  const routed = byRoute(world, requested);
+  if (routed) return { upstream: routed, path: withLibrary(routed, requested), via: "route" };
+  const fallback = world.upstreams.find((upstream) => upstream.enabled && upstream.isDefault && upstream.project !== null);
+  return fallback ? { upstream: fallback, path: withLibrary(fallback, requested), via: "default" } : null;
+}
+
+function byHost(world: NamingWorld, host: string): UpstreamName | undefined {
+  const wanted = canonicalHost(host);
+  return world.upstreams
+    .filter((upstream) => upstream.enabled && upstream.project !== null && upstream.hosts.some((own) => canonicalHost(own) === wanted))
+    .toSorted((a, b) => a.priority - b.priority)[0];
+}
+
+function byRoute(world: NamingWorld, requested: string): UpstreamName | undefined {
+  const matches = world.upstreams.flatMap((upstream) =>
+    upstream.enabled && upstream.project !== null
+      ? upstream.routes.filter((route) => matchesGlob(route.pattern, requested)).map((route) => ({ upstream, route }))
+      : [],
+  );
+  const [best] = matches.toSorted(
+    (a, b) =>
+      a.route.priority - b.route.priority || a.upstream.priority - b.upstream.priority || b.route.pattern.length - a.route.pattern.length,
+  );
+  return best?.upstream;
+}
+
+export function withLibrary(upstream: Pick<UpstreamName, "impliesLibrary">, path: string): string {
+  return upstream.impliesLibrary && !path.includes("/") ? `library/${path}` : path;
+}
+
+/** A first component is a host when it could not be a plain path component of a short name, as every client decides it. */
+function looksLikeHost(component: string): boolean {
+  return component.includes(".") || component.includes(":") || component === "localhost";
+}
+
+function canonicalHost(host: string): string {
+  const lower = host.toLowerCase().replace(/:443$/, "");
+  return lower === "registry-1.docker.io" || lower === "index.docker.io" ? "docker.io" : lower;
+}
+
+/** `*` within a component, `**` over components, `?` one character. Linear in practice: patterns have at most ten stars. */
+export function matchesGlob(pattern: string, name: string): boolean {
+  const source = pattern
+    .split(/(\*\*\/?|\*|\?)/)
+    .map((part) => {
+      if (part === "**/") return "(?:.*/)?";
+      if (part === "**") return ".*";
+      if (part === "*") return "[^/]*";
+      if (part === "?") return "[^/]";
+      return part.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    })
+    .join("");
+  return new RegExp(`^${source}$`).test(name);
+}
+
+export interface RepositoryRules {
+  /** Empty: everything is allowed. */
+  readonly allow: readonly string[];
+  readonly deny: readonly string[];
+}
+
+/** Deny wins over allow. */
+export function isRepositoryAllowed(rules: RepositoryRules, path: string): boolean {
+  if (rules.deny.some((pattern) => matchesGlob(pattern, path))) return false;
+  return rules.allow.length === 0 || rules.allow.some((pattern) => matchesGlob(pattern, path));
+}
