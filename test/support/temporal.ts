@@ -17,7 +17,7 @@ export interface TestTemporal {
 const DAY_SECONDS = 86_400;
 
 export async function testNamespace(t: Cleanable): Promise<TestTemporal> {
-  const address = testTemporalAddress();
+  const address = await testTemporalAddress();
   const namespace = `test-${randomBytes(6).toString("hex")}`;
   const admin = await Connection.connect({ address });
   type Retention = NonNullable<Parameters<typeof admin.workflowService.registerNamespace>[0]["workflowExecutionRetentionPeriod"]>;
