@@ -112,9 +112,12 @@ export class HostQueue {
 
   /** A quarter of the slots stays free for interactive calls. */
   #mayRun(priority: Priority): boolean {
+    return this.#running < this.limit - (priority === "interactive" ? 0 : this.#reserve());
+  }
+
+  #reserve(): number {
     const { limit } = this;
-    const reserve = priority === "interactive" ? 0 : limit >= 4 ? Math.floor(limit / 4) : limit > 1 ? 1 : 0;
-    return this.#running < limit - reserve;
+    return limit >= 4 ? Math.floor(limit / 4) : limit > 1 ? 1 : 0;
   }
 
   #someoneBefore(priority: Priority): boolean {
@@ -150,7 +153,7 @@ export class HostQueue {
 
   #grow(): void {
     // A limit that is not reached has not been tried, so success says nothing about it.
-    if (this.#running < this.limit) return;
+    if (this.#running < this.limit - this.#reserve()) return;
     this.#limit = Math.min(this.#options.ceiling, this.#limit + 1 / this.#limit);
   }
 
