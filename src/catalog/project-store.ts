@@ -46,6 +46,9 @@ export interface ProjectChange {
   readonly registryId?: number | null;
   /** Replaces the whole. */
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Sets these keys and keeps the others. */
+  readonly metadataMerge?: Readonly<Record<string, string>>;
+  readonly metadataRemove?: readonly string[];
   readonly storageLimit?: number;
 }
 
@@ -154,7 +157,7 @@ export class ProjectStore {
          public = coalesce($2, public),
          owner_id = CASE WHEN $3 THEN $4::bigint ELSE owner_id END,
          registry_id = CASE WHEN $5 THEN $6::bigint ELSE registry_id END,
-         metadata = coalesce($7::jsonb, metadata),
+         metadata = (coalesce($7::jsonb, metadata) || coalesce($9::jsonb, '{}')) - coalesce($10::text[], '{}'),
          storage_limit = coalesce($8, storage_limit),
          updated_at = now()
        WHERE id = $1 RETURNING ${COLUMNS}`,
@@ -167,6 +170,8 @@ export class ProjectStore {
         change.registryId ?? null,
         change.metadata === undefined ? null : JSON.stringify(change.metadata),
         change.storageLimit ?? null,
+        change.metadataMerge === undefined ? null : JSON.stringify(change.metadataMerge),
+        change.metadataRemove ?? null,
       ],
     );
     const row = updated.rows[0];
