@@ -14,6 +14,7 @@ import type { LoginThrottle } from "./login-throttle.ts";
 import type { Passwords } from "./passwords.ts";
 import { ANONYMOUS } from "./principal.ts";
 import type { Principal, RequestOrigin, TokenScope } from "./principal.ts";
+import type { RobotPermission } from "./roles.ts";
 import type { RobotSecrets } from "./robot-secrets.ts";
 import { boundsOf } from "./scopes.ts";
 import type { Tokens } from "./tokens.ts";
@@ -112,6 +113,11 @@ export class Authenticator {
     } finally {
       if (!settled) attempt.abandoned();
     }
+  }
+
+  /** Of robots; empty for everybody else. */
+  permissionsOf(principal: Principal): readonly RobotPermission[] {
+    return principal.kind === "robot" ? (this.#options.accounts.accountOf(principal)?.permissions ?? []) : [];
   }
 
   stats(): { readonly knownHeaders: number; readonly loginFailures: number; readonly loginSuccesses: number } {

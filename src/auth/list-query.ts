@@ -1,13 +1,11 @@
 /** Lists by condition, order and page, turned into SQL over a closed set of columns. */
 import { SlipwayError } from "../core/errors.ts";
 
-export type FilterValue = string | number | Date;
-
 export type Filter =
-  | { readonly key: string; readonly kind: "equals"; readonly value: FilterValue }
+  | { readonly key: string; readonly kind: "equals"; readonly value: string }
   | { readonly key: string; readonly kind: "contains"; readonly value: string }
-  | { readonly key: string; readonly kind: "range"; readonly min: FilterValue | null; readonly max: FilterValue | null }
-  | { readonly key: string; readonly kind: "any" | "all"; readonly values: readonly FilterValue[] };
+  | { readonly key: string; readonly kind: "range"; readonly min: string | null; readonly max: string | null }
+  | { readonly key: string; readonly kind: "any" | "all"; readonly values: readonly string[] };
 
 export interface ListQuery {
   readonly filters: readonly Filter[];
@@ -102,20 +100,23 @@ export class ListSql {
   }
 }
 
-function typed(value: FilterValue, column: Column): unknown {
-  const wrong = (): SlipwayError => new SlipwayError("BAD_REQUEST", { message: `not a ${column.type}: ${String(value)}` });
+function typed(value: string, column: Column): unknown {
+  const wrong = (): SlipwayError => new SlipwayError("BAD_REQUEST", { message: `not a ${column.type}: ${value}` });
   switch (column.type) {
     case "text":
-      return value instanceof Date ? value.toISOString() : String(value);
-    case "number":
-      if (typeof value !== "number") throw wrong();
       return value;
-    case "time":
-      if (value instanceof Date) return value;
-      throw wrong();
+    case "number":
+      if (!/^-?\d{1,15}$/.test(value)) throw wrong();
+      return Number(value);
+    case "time": {
+      const match = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?)?$/.exec(value);
+      const time = match ? new Date(value.length === 10 || value.endsWith("Z") ? value : `${value.replace(" ", "T")}Z`) : null;
+      if (time === null || Number.isNaN(time.getTime())) throw wrong();
+      return time;
+    }
     case "boolean":
-      if (value === "true" || value === 1) return true;
-      if (value === "false" || value === 0) return false;
+      if (value === "true" || value === "1") return true;
+      if (value === "false" || value === "0") return false;
       throw wrong();
     default:
       return column.type satisfies never;

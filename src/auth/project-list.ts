@@ -39,6 +39,7 @@ const COLUMNS: Columns = {
   creation_time: { sql: "p.created_at", type: "time" },
   update_time: { sql: "p.updated_at", type: "time" },
 };
+export const PROJECT_LIST_KEYS = Object.keys(COLUMNS);
 
 interface Row {
   id: number;
@@ -87,6 +88,16 @@ export class ProjectList {
       sql.values,
     );
     return { rows: rows.map(toListed), total };
+  }
+
+  /** Bytes of the project's content, each digest once. */
+  async usedStorage(projectId: number): Promise<number> {
+    const { rows } = await this.#database.query<{ used: number }>(
+      `SELECT coalesce(sum(b.size), 0)::bigint AS used FROM blobs b
+        WHERE b.digest IN (SELECT l.digest FROM blob_links l JOIN repositories r ON r.id = l.repository_id WHERE r.project_id = $1)`,
+      [projectId],
+    );
+    return rows[0]?.used ?? 0;
   }
 }
 

@@ -64,6 +64,7 @@ const COLUMNS: Columns = {
   creation_time: { sql: "created_at", type: "time" },
   update_time: { sql: "updated_at", type: "time" },
 };
+export const ROBOT_LIST_KEYS = Object.keys(COLUMNS);
 
 export class RobotStore {
   readonly #database: Database;

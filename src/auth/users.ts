@@ -56,6 +56,7 @@ const COLUMNS: Columns = {
   creation_time: { sql: "created_at", type: "time" },
   update_time: { sql: "updated_at", type: "time" },
 };
+export const USER_LIST_KEYS = Object.keys(COLUMNS);
 /** Changes that could leave the system without an administrator happen one after the other. */
 const SYSADMIN_LOCK = 7_514_012;
 
