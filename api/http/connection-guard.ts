@@ -21,7 +21,7 @@ interface Watched {
 
 export class ConnectionGuard {
   readonly #active = new Set<Watched>();
-  readonly #perSocket = new WeakMap<Duplex, number>();
+  readonly #perSocket = new WeakMap<Duplex, Set<Watched>>();
   readonly #options: GuardOptions;
   readonly #timer: NodeJS.Timeout;
 
@@ -34,17 +34,34 @@ export class ConnectionGuard {
   /** Watches one exchange until its answer is complete or the connection is gone. */
   watch(req: IncomingMessage, res: ServerResponse): void {
     const entry: Watched = { req, res, moved: bytesMoved(req), since: Date.now() };
+    const onSocket = this.#entriesOf(req.socket);
     this.#active.add(entry);
-    const { socket } = req;
-    this.#perSocket.set(socket, (this.#perSocket.get(socket) ?? 0) + 1);
+    onSocket.add(entry);
     res.once("close", () => {
       this.#active.delete(entry);
-      this.#perSocket.set(socket, (this.#perSocket.get(socket) ?? 1) - 1);
+      onSocket.delete(entry);
     });
   }
 
   isActive(socket: Duplex): boolean {
-    return (this.#perSocket.get(socket) ?? 0) > 0;
+    return (this.#perSocket.get(socket)?.size ?? 0) > 0;
+  }
+
+  #entriesOf(socket: Duplex): Set<Watched> {
+    const known = this.#perSocket.get(socket);
+    if (known) return known;
+    const entries = new Set<Watched>();
+    this.#perSocket.set(socket, entries);
+    // Of several pipelined answers Node tells only the one whose turn it is; the others would wait for ever.
+    socket.once("close", () => {
+      setImmediate(() => {
+        for (const { res } of entries) {
+          res.destroy();
+          res.emit("close");
+        }
+      });
+    });
+    return entries;
   }
 
   get active(): number {

@@ -1,26 +1,44 @@
 /**
- * The blocks through which files go to clients. A blocked reader pins one, so the block shrinks as readers grow in number and their sum
- * stays bounded; few readers get the size that is fastest.
+ * The blocks through which files go to clients, cut from a fixed number of slabs: memory neither grows with the number of readers nor
+ * becomes garbage. A blocked reader pins its block, so blocks shrink as readers grow in number; few readers get the size that is fastest.
  */
 const BLOCK_SIZES = [512 * 1024, 256 * 1024, 128 * 1024, 64 * 1024] as const;
+const SLAB_BYTES = BLOCK_SIZES[0];
+const SMALLEST = BLOCK_SIZES[3];
 
-export interface BlockPoolOptions {
-  /** All blocks in use together aim at staying below this. */
-  readonly budgetBytes: number;
-  /** Unused blocks of one size that are kept. */
-  readonly keep: number;
+/** Blocks from outside the slabs that are kept for the next. */
+const SPARE_BLOCKS = 64;
+
+export const DEFAULT_BLOCK_BYTES = 8 * 1024 * 1024;
+
+/** A part of the pool for one read and one write. */
+export interface Block {
+  readonly buffer: Buffer;
+  /** Null for a block from outside the slabs. */
+  readonly slab: Slab | null;
 }
 
-export const DEFAULT_BLOCK_POOL: BlockPoolOptions = { budgetBytes: 24 * 1024 * 1024, keep: 8 };
+/** Cut into blocks of one size as long as any of them is in use. */
+interface Slab {
+  readonly memory: Buffer;
+  size: number;
+  used: number;
+  free: Buffer[];
+}
 
 export class BlockPool {
-  readonly #options: BlockPoolOptions;
-  readonly #free = new Map<number, Buffer[]>(BLOCK_SIZES.map((size) => [size, []]));
+  readonly #maxSlabs: number;
+  readonly #idle: Slab[] = [];
+  /** Slabs with a free block, by its size. */
+  readonly #open = new Map<number, Set<Slab>>(BLOCK_SIZES.map((size) => [size, new Set()]));
+  readonly #spare: Buffer[] = [];
+  #slabs = 0;
   #readers = 0;
   #bytes = 0;
+  #outside = 0;
 
-  constructor(options: BlockPoolOptions = DEFAULT_BLOCK_POOL) {
-    this.#options = options;
+  constructor(bytes: number = DEFAULT_BLOCK_BYTES) {
+    this.#maxSlabs = Math.max(1, Math.floor(bytes / SLAB_BYTES));
   }
 
   enter(): void {
@@ -31,91 +49,78 @@ export class BlockPool {
     this.#readers -= 1;
   }
 
-  /** A block for one read and one write. */
-  take(wanted: number): Buffer {
-    const size = this.#sizeFor(wanted);
-    this.#bytes += size;
-    return this.#free.get(size)?.pop() ?? Buffer.allocUnsafeSlow(size);
+  take(wanted: number): Block {
+    const block = this.#fromSlab(this.#sizeFor(wanted)) ?? this.#fromOutside();
+    this.#bytes += block.buffer.length;
+    return block;
   }
 
-  /** Only when the kernel has the bytes. */
-  give(block: Buffer): void {
-    this.#bytes -= block.length;
-    const free = this.#free.get(block.length);
-    if (free !== undefined && free.length < this.#options.keep) free.push(block);
-  }
-
-  /** For a block that a broken connection may still hold: it is left to the garbage collector. */
-  drop(block: Buffer): void {
-    this.#bytes -= block.length;
-  }
-
-  stats(): { readonly readers: number; readonly bytes: number } {
-    return { readers: this.#readers, bytes: this.#bytes };
-  }
-
-  #sizeFor(wanted: number): number {
-    const share = this.#options.budgetBytes / Math.max(1, this.#readers);
-    let chosen: number = BLOCK_SIZES[BLOCK_SIZES.length - 1] ?? 65_536;
-    for (const size of BLOCK_SIZES) {
-      if (size <= share) {
-        chosen = size;
-        break;
-      }
+  /** Only when nothing reads from the block any more: the kernel has the bytes, or the connection is closed. */
+  give({ buffer, slab }: Block): void {
+    this.#bytes -= buffer.length;
+    if (slab === null) {
+      if (this.#spare.length < SPARE_BLOCKS) this.#spare.push(buffer);
+      return;
     }
-    // The end of a blob needs no more than its length, rounded up to a block that the pool knows.
-    let fitting = chosen;
-    for (const size of BLOCK_SIZES) if (size >= wanted && size <= chosen) fitting = size;
-    return fitting;
+    slab.free.push(buffer);
+    slab.used -= 1;
+    if (slab.used > 0) {
+      this.#open.get(slab.size)?.add(slab);
+      return;
+    }
+    this.#open.get(slab.size)?.delete(slab);
+    this.#idle.push(slab);
+  }
+
+  /** `outside` counts the blocks made because the slabs had no room. */
+  stats(): { readonly readers: number; readonly bytes: number; readonly outside: number } {
+    return { readers: this.#readers, bytes: this.#bytes, outside: this.#outside };
+  }
+
+  #fromOutside(): Block {
+    const spare = this.#spare.pop();
+    if (spare !== undefined) return { buffer: spare, slab: null };
+    this.#outside += 1;
+    return { buffer: Buffer.allocUnsafeSlow(SMALLEST), slab: null };
+  }
+
+  #fromSlab(size: number): Block | null {
+    const open = this.#open.get(size);
+    const slab = first(open) ?? this.#newSlab(size);
+    if (slab === null) return size > SMALLEST ? this.#fromSlab(size / 2) : null;
+    const buffer = slab.free.pop();
+    if (buffer === undefined) return null;
+    slab.used += 1;
+    if (slab.free.length === 0) open?.delete(slab);
+    else open?.add(slab);
+    return { buffer, slab };
+  }
+
+  #newSlab(size: number): Slab | null {
+    let slab = this.#idle.pop();
+    if (slab === undefined) {
+      if (this.#slabs >= this.#maxSlabs) return null;
+      this.#slabs += 1;
+      slab = { memory: Buffer.allocUnsafeSlow(SLAB_BYTES), size: 0, used: 0, free: [] };
+    }
+    if (slab.size !== size) {
+      slab.size = size;
+      slab.free = [];
+      for (let start = 0; start < SLAB_BYTES; start += size) slab.free.push(slab.memory.subarray(start, start + size));
+    }
+    return slab;
+  }
+
+  /** The fair share, and no more than the rest of the blob needs. */
+  #sizeFor(wanted: number): number {
+    const share = (this.#maxSlabs * SLAB_BYTES) / Math.max(1, this.#readers);
+    let size: number = SLAB_BYTES;
+    while (size > SMALLEST && (size > share || size / 2 >= wanted)) size /= 2;
+    return size;
   }
 }
 
-/**
- * At most so many bytes are handed to the kernel in one turn of the event loop. A hundred transfers that begin together would otherwise
- * fill their send buffers in a row while every other request waits.
- */
-export class TurnBudget {
-  readonly #bytesPerTurn: number;
-  readonly #waiting: { bytes: number; resume: () => void }[] = [];
-  #used = 0;
-  #scheduled = false;
-
-  constructor(bytesPerTurn: number) {
-    this.#bytesPerTurn = bytesPerTurn;
-  }
-
-  /** True when the bytes may go now. */
-  tryTake(bytes: number): boolean {
-    this.#schedule();
-    if (this.#waiting.length > 0 || this.#used >= this.#bytesPerTurn) return false;
-    this.#used += bytes;
-    return true;
-  }
-
-  wait(bytes: number): Promise<void> {
-    return new Promise((resume) => {
-      this.#waiting.push({ bytes, resume });
-      this.#schedule();
-    });
-  }
-
-  #schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => this.#nextTurn());
-  }
-
-  #nextTurn(): void {
-    this.#scheduled = false;
-    this.#used = 0;
-    let count = 0;
-    for (const entry of this.#waiting) {
-      if (this.#used >= this.#bytesPerTurn) break;
-      this.#used += entry.bytes;
-      count += 1;
-      entry.resume();
-    }
-    this.#waiting.splice(0, count);
-    if (this.#waiting.length > 0) this.#schedule();
-  }
+function first(slabs: ReadonlySet<Slab> | undefined): Slab | null {
+  for (const slab of slabs ?? []) return slab;
+  return null;
 }

@@ -8,8 +8,9 @@ import type { Readable } from "node:stream";
 import type { StoredBlob } from "../../src/catalog/registry.ts";
 import { SlipwayError } from "../../src/core/errors.ts";
 import type { BlobStore } from "../../src/storage/blob-store.ts";
-import { BlockPool, TurnBudget } from "./block-pool.ts";
+import { BlockPool } from "./block-pool.ts";
 import type { Exchange } from "./exchange.ts";
+import { TurnBudget } from "./turn-budget.ts";
 
 export interface BlobAnswer {
   readonly blob: StoredBlob;
@@ -40,7 +41,7 @@ export class BlobSender {
     this.#pool = options.pool ?? new BlockPool();
   }
 
-  stats(): { readonly readers: number; readonly bytes: number } {
+  stats(): ReturnType<BlockPool["stats"]> {
     return this.#pool.stats();
   }
 
@@ -93,18 +94,16 @@ export class BlobSender {
     for (let position = start; position < end;) {
       const wanted = end - position;
       const block = this.#pool.take(wanted);
-      let kernelHasIt = false;
       try {
-        const count = await readBlock(fd, block, { length: Math.min(block.length, wanted), position });
+        const { buffer } = block;
+        const count = await readBlock(fd, buffer, { length: Math.min(buffer.length, wanted), position });
         if (count === 0) throw new SlipwayError("STORAGE_UNAVAILABLE", { message: "the stored file is shorter than the blob" });
         if (!this.#turn.tryTake(count)) await this.#turn.wait(count);
-        await write(count === block.length ? block : block.subarray(0, count));
-        kernelHasIt = true;
+        await write(count === buffer.length ? buffer : buffer.subarray(0, count));
         position += count;
         exchange.bytes += count;
       } finally {
-        if (kernelHasIt) this.#pool.give(block);
-        else this.#pool.drop(block);
+        this.#pool.give(block);
       }
     }
   }
@@ -162,8 +161,8 @@ function readBlock(fd: number, block: Buffer, { length, position }: { length: nu
 }
 
 /**
- * Writes that resolve when the kernel has the bytes, so that a block may be used again. A write's callback may never come after a
- * disconnect, hence the listener on the close.
+ * Writes that settle when nothing reads from the block any more: the kernel has the bytes, or the connection is closed and its pending
+ * writes are cancelled. After a disconnect the callback may never come, hence the listener.
  */
 function blockWriter(res: ServerResponse): (block: Uint8Array) => Promise<void> {
   let settle: ((error?: Error | null) => void) | null = null;
