@@ -23,23 +23,24 @@ export async function startUpload(exchange: Exchange, target: LocalTarget, servi
   const wanted = digest ?? mount;
   if (wanted !== null) requireDigest(wanted);
   const project = await projectForWrite(exchange, target, services);
-  const writable = { ...target, project };
   if (mount !== null) {
-    const mounted = await mountBlob(exchange, writable, { digest: mount, services });
+    const mounted = await mountBlob(exchange, { ...target, project }, { digest: mount, services });
     if (mounted) {
       sendBlobCreated(exchange, target.requested, mount);
       return;
     }
   }
+  if (digest !== null) {
+    const { source, length, principal } = appendOf(exchange, "", target);
+    await services.writer.uploadBlob({ repository: target.repository, project, digest, source, length, principal });
+    sendBlobCreated(exchange, target.requested, digest);
+    return;
+  }
   const upload = await services.writer.startUpload({
     repository: target.repository,
     principal: exchange.principal,
-    algorithm: algorithm ?? (wanted === null ? null : wanted.slice(0, wanted.indexOf(":"))),
+    algorithm: algorithm ?? (mount === null ? null : mount.slice(0, mount.indexOf(":"))),
   });
-  if (digest !== null) {
-    await finishAtOnce(exchange, writable, { upload, digest, services });
-    return;
-  }
   const minimum = services.store.chunkMinBytes;
   const headers = minimum > 0 ? ["OCI-Chunk-Min-Length", String(minimum)] : [];
   exchange.send(202, [...uploadHeaders(target.requested, upload), ...headers]);
@@ -64,21 +65,6 @@ async function mountBlob(
     mayRead: (project) => mayMountFrom(exchange, project, { from: asked, services }),
     principal: exchange.principal,
   });
-}
-
-async function finishAtOnce(
-  exchange: Exchange,
-  target: WritableTarget,
-  { upload, digest, services }: { upload: UploadState; digest: string; services: RegistryServices },
-): Promise<void> {
-  try {
-    await services.writer.finishUpload({ ...appendOf(exchange, upload.id, target), project: target.project, digest });
-  } catch (error) {
-    // The client was never told of the session, so nobody else would end it before it expires.
-    await services.writer.cancelUpload(upload.id, target.repository).catch(() => false);
-    throw error;
-  }
-  sendBlobCreated(exchange, target.requested, digest);
 }
 
 export async function uploadStatus(exchange: Exchange, target: LocalTarget, services: RegistryServices): Promise<void> {
