@@ -54,6 +54,10 @@ export class SegmentMap {
     return gaps;
   }
 
+  clear(): void {
+    this.#segments = [];
+  }
+
   get bytes(): number {
     return this.#segments.reduce((sum, segment) => sum + segment.end - segment.start, 0);
   }

@@ -1,0 +1,137 @@
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { readFile, rename } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { isSlipwayError } from "../../../src/core/errors.ts";
+import { DEFAULT_FILL_LIMITS, Fill } from "../../../src/proxy/fill/fill.ts";
+import type { FillInput } from "../../../src/proxy/fill/fill.ts";
+import { tempDir } from "../../support/temp.ts";
+
+const content = randomBytes(3_000_000);
+const digest = `sha256:${createHash("sha256").update(content).digest("hex")}`;
+
+interface Call {
+  readonly start: number;
+  readonly end: number | null;
+}
+
+function input(
+  folder: string,
+  overrides: Partial<FillInput> = {},
+): { input: FillInput; calls: Call[]; mismatches: string[]; target: string } {
+  const calls: Call[] = [];
+  const mismatches: string[] = [];
+  const target = join(folder, "adopted");
+  return {
+    calls,
+    mismatches,
+    target,
+    input: {
+      digest,
+      size: content.length,
+      fence: 1,
+      folder: join(folder, "staging"),
+      limits: DEFAULT_FILL_LIMITS,
+      fetch: (range) => {
+        calls.push(range);
+        return Promise.resolve({ size: content.length, body: chunks(content, range.start, range.end ?? content.length) });
+      },
+      adopt: (path) => rename(path, target),
+      onBytes: () => undefined,
+      onMismatch: (found) => void mismatches.push(found),
+      ...overrides,
+    },
+  };
+}
+
+async function* chunks(bytes: Buffer, start: number, end: number): AsyncGenerator<Uint8Array> {
+  for (let position = start; position < end; position += 65_536) {
+    await new Promise((resolve) => setImmediate(resolve));
+    yield bytes.subarray(position, Math.min(end, position + 65_536));
+  }
+}
+
+test("a fill of known size is one request, verified and adopted", async (t) => {
+  const made = input(await tempDir(t));
+  const fill = new Fill(made.input);
+  await fill.finished;
+  assert.deepEqual(made.calls, [{ start: 0, end: null }]);
+  assert.deepEqual(await readFile(made.target), content);
+});
+
+test("a large blob is fetched in parts side by side, and the digest is still over the whole", async (t) => {
+  const made = input(await tempDir(t), { limits: { ...DEFAULT_FILL_LIMITS, parallelFromBytes: 1_000_000, partBytes: 500_000 } });
+  await new Fill(made.input).finished;
+  assert.equal(made.calls.length, 6);
+  assert.deepEqual(await readFile(made.target), content);
+});
+
+test("an unknown size is learnt at the end", async (t) => {
+  const made = input(await tempDir(t), {
+    size: null,
+    fetch: () => Promise.resolve({ size: null, body: chunks(content, 0, content.length) }),
+  });
+  const fill = new Fill(made.input);
+  await fill.finished;
+  assert.equal(fill.size, content.length);
+  assert.deepEqual(await readFile(made.target), content);
+});
+
+test("readers see bytes as they come, but never the last 64 KiB before the digest is right", async (t) => {
+  const made = input(await tempDir(t));
+  const fill = new Fill(made.input);
+  let seen = 0;
+  while (fill.state === "running") {
+    seen = Math.max(seen, fill.visibleEnd(0));
+    assert.ok(fill.state !== "running" || fill.visibleEnd(0) <= content.length - DEFAULT_FILL_LIMITS.heldBackBytes);
+    await fill.change();
+  }
+  assert.ok(seen > 1_000_000, `bytes were visible while the fill ran (${seen})`);
+  assert.equal(fill.visibleEnd(0), content.length);
+});
+
+test("wrong bytes are never adopted: one more attempt elsewhere, then an error", async (t) => {
+  const wrong = Buffer.from(content);
+  wrong[5] = (wrong[5] as number) ^ 1;
+  const places: boolean[] = [];
+  const made = input(await tempDir(t), {
+    fetch: (_range, { elsewhere }) => {
+      places.push(elsewhere);
+      return Promise.resolve({ size: wrong.length, body: chunks(wrong, 0, wrong.length) });
+    },
+  });
+  await assert.rejects(new Fill(made.input).finished, (error) => isSlipwayError(error, "DIGEST_MISMATCH"));
+  assert.deepEqual(places, [false, true]);
+  assert.equal(made.mismatches.length, 2);
+  await assert.rejects(readFile(made.target));
+});
+
+test("a good second address heals a bad first one", async (t) => {
+  const wrong = Buffer.from(content).fill(7, 0, 10);
+  const made = input(await tempDir(t), {
+    fetch: (_range, { elsewhere }) =>
+      Promise.resolve({ size: content.length, body: chunks(elsewhere ? content : wrong, 0, content.length) }),
+  });
+  await new Fill(made.input).finished;
+  assert.equal(made.mismatches.length, 1);
+  assert.deepEqual(await readFile(made.target), content);
+});
+
+test("an abandoned fill is resumed by the next owner with the gaps only", async (t) => {
+  const folder = await tempDir(t);
+  const first = input(folder);
+  const fill = new Fill(first.input);
+  while (fill.stagedBytes < 1_500_000) await fill.change();
+  await fill.abandon(new Error("shutting down"));
+  assert.equal(fill.state, "failed");
+  const second = input(folder, { fence: 2 });
+  await new Fill(second.input).finished;
+  assert.ok((second.calls[0]?.start ?? 0) >= 1_500_000, `resumed at ${second.calls[0]?.start}`);
+  assert.deepEqual(await readFile(second.target), content);
+});
+
+test("a body that ends early fails the fill instead of passing as whole", async (t) => {
+  const made = input(await tempDir(t), { fetch: () => Promise.resolve({ size: content.length, body: chunks(content, 0, 1_000_000) }) });
+  await assert.rejects(new Fill(made.input).finished, (error) => isSlipwayError(error, "UPSTREAM_INVALID"));
+});
