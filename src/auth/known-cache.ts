@@ -36,17 +36,24 @@ interface Flight<Value> {
   readonly startedAt: number;
 }
 
+/** A database that is away makes every question wait: one in this time is enough. */
+const ASK_AGAIN_MS = 1_000;
+
 export class KnownCache<Value extends object | number> {
   readonly #options: KnownCacheOptions;
   readonly #entries: LRUCache<string, Entry<Value>>;
   readonly #byScope = new Map<string, Set<string>>();
-  readonly #flights = new Map<string, Flight<Value>>();
+  /** The newest load of each key, which others may join. */
+  readonly #joinable = new Map<string, Flight<Value>>();
+  readonly #flights = new Set<Omit<Flight<Value>, "promise">>();
   readonly #unsubscribe: () => void;
   #epoch = 0;
   #wasTrusted = true;
   #hits = 0;
   #loads = 0;
   #staleUses = 0;
+  /** Until then the database is not asked where a known value will do. */
+  #awayUntil = Number.NEGATIVE_INFINITY;
 
   constructor(options: KnownCacheOptions) {
     this.#options = options;
@@ -57,19 +64,22 @@ export class KnownCache<Value extends object | number> {
     this.#unsubscribe = options.invalidations.subscribe((scopes) => this.#invalidate(scopes));
   }
 
-  /** Synchronous and without effect: undefined when the value must be loaded. */
+  /** Synchronous, from memory: undefined when the value must be loaded. */
   peek(key: string): Value | undefined {
     const entry = this.#entries.get(key);
-    if (entry === undefined || !this.#isFresh(entry)) return undefined;
-    this.#hits += 1;
-    return entry.value;
+    if (entry === undefined) return undefined;
+    if (this.#isFresh(entry)) {
+      this.#hits += 1;
+      return entry.value;
+    }
+    return this.#options.clock.now() < this.#awayUntil ? this.#useStale(entry) : undefined;
   }
 
   /** Null when there is no such thing, which is not remembered. */
   async load(key: string, loader: () => Promise<Loaded<Value> | null>): Promise<Value | null> {
     const known = this.peek(key);
     if (known !== undefined) return known;
-    const running = this.#flights.get(key);
+    const running = this.#joinable.get(key);
     // A load that began before an invalidation or a loss of the channel may bring back what was true then.
     if (running && running.epoch === this.#currentEpoch() && running.dropped.size === 0 && this.#options.invalidations.trusted()) {
       return await running.promise;
@@ -93,31 +103,45 @@ export class KnownCache<Value extends object | number> {
     const startedAt = this.#options.clock.now();
     const promise = this.#run(key, loader, { dropped, epoch, startedAt });
     const flight: Flight<Value> = { promise, epoch, dropped, startedAt };
-    this.#flights.set(key, flight);
+    this.#joinable.set(key, flight);
     try {
       return await promise;
     } finally {
-      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+      if (this.#joinable.get(key) === flight) this.#joinable.delete(key);
     }
   }
 
   async #run(key: string, loader: () => Promise<Loaded<Value> | null>, flight: Omit<Flight<Value>, "promise">): Promise<Value | null> {
+    this.#flights.add(flight);
     try {
       const loaded = await loader();
+      this.#awayUntil = Number.NEGATIVE_INFINITY;
       if (loaded === null) {
         this.#entries.delete(key);
         return null;
       }
-      const outdated = flight.epoch !== this.#currentEpoch() || loaded.scopes.some((scope) => flight.dropped.has(scope));
+      const outdated =
+        flight.epoch !== this.#currentEpoch() ||
+        loaded.scopes.some((scope) => flight.dropped.has(scope)) ||
+        flight.startedAt < (this.#entries.peek(key)?.confirmedAt ?? flight.startedAt);
       if (!outdated) this.#store(key, { ...loaded, confirmedAt: flight.startedAt, epoch: flight.epoch });
       return loaded.value;
     } catch (error) {
-      if (!isSlipwayError(error, "DATABASE_UNAVAILABLE", "OVERLOADED")) throw error;
+      if (!isSlipwayError(error, "DATABASE_UNAVAILABLE")) throw error;
+      this.#awayUntil = this.#options.clock.now() + ASK_AGAIN_MS;
       const entry = this.#entries.get(key);
-      if (entry === undefined || this.#options.clock.now() - entry.confirmedAt > this.#options.staleOnDbErrorMs) throw error;
-      this.#staleUses += 1;
-      return entry.value;
+      const known = entry === undefined ? undefined : this.#useStale(entry);
+      if (known === undefined) throw error;
+      return known;
+    } finally {
+      this.#flights.delete(flight);
     }
+  }
+
+  #useStale(entry: Entry<Value>): Value | undefined {
+    if (this.#options.clock.now() - entry.confirmedAt > this.#options.staleOnDbErrorMs) return undefined;
+    this.#staleUses += 1;
+    return entry.value;
   }
 
   #isFresh(entry: Entry<Value>): boolean {
@@ -155,7 +179,7 @@ export class KnownCache<Value extends object | number> {
   #invalidate(scopes: readonly string[]): void {
     for (const scope of scopes) {
       for (const key of this.#byScope.get(scope) ?? []) this.#entries.delete(key);
-      for (const flight of this.#flights.values()) flight.dropped.add(scope);
+      for (const flight of this.#flights) flight.dropped.add(scope);
     }
   }
 }

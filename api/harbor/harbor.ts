@@ -1,4 +1,4 @@
-/** The Harbor-shaped API below /api/v2.0. */
+/** The Harbor-shaped API: what is mounted at /api. */
 import { Router } from "express";
 import { identify } from "./access.ts";
 import { jsonBody } from "./conventions.ts";
@@ -7,10 +7,10 @@ import { createMembersRouter, createMetadatasRouter } from "./members.ts";
 import { createProjectsRouter } from "./projects.ts";
 import { createRobotsRouter } from "./robots.ts";
 import type { HarborServices } from "./services.ts";
-import { createProbesRouter, createSystemRouter } from "./system.ts";
+import { createApiVersionRouter, createProbesRouter, createSystemRouter } from "./system.ts";
 import { createUsersRouter } from "./users.ts";
 
-/** Further parts of the API (registries, replication) come as routers that are mounted behind the same conventions. */
+/** Further parts (registries, replication) come as routers that are mounted behind the same conventions, below /api/v2.0. */
 export function createHarborRouter(services: HarborServices, further: readonly Router[] = []): Router {
   const router = Router();
   router.use((_request, response, next) => {
@@ -18,9 +18,8 @@ export function createHarborRouter(services: HarborServices, further: readonly R
     response.set("Cache-Control", "no-store");
     next();
   });
-  router.use(createProbesRouter(services), identify(services), jsonBody);
-  for (const part of harborParts(services)) router.use(part);
-  for (const part of further) router.use(part);
+  router.use("/version", createApiVersionRouter());
+  router.use("/v2.0", createProbesRouter(services), identify(services), jsonBody, ...harborParts(services), ...further);
   router.use(answerHarborError);
   return router;
 }
