@@ -7,11 +7,12 @@ import type { ActivityServices } from "./services.ts";
 
 export type Activities = ReturnType<typeof createActivities>;
 
-export function createActivities(services: ActivityServices) {
+/** `stopping` tells of a shutdown at its begin; the activities themselves are cancelled only when the grace time is over. */
+export function createActivities(services: ActivityServices, stopping: AbortSignal) {
   const { logger } = services;
   const records = recordActivities(services);
   const housekeeping = housekeepingActivities(services);
-  const outbox = outboxActivities(services);
+  const outbox = outboxActivities(services, stopping);
   return {
     beginRun: guard(logger, records.beginRun),
     endRun: guard(logger, records.endRun),

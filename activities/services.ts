@@ -1,30 +1,12 @@
 /** What activities need of the domains, in slices as narrow as their use, so that a test or a role provides just these. */
+import type { Collection } from "../src/catalog/collection.ts";
 import type { ExecutionStore } from "../src/execution/execution-store.ts";
 import type { TaskStore } from "../src/execution/task-store.ts";
 import type { OutboxRelay } from "../src/catalog/outbox-relay.ts";
 import type { Logger } from "../src/telemetry/logger.ts";
 import type { MaintenanceStarters } from "../src/temporal/maintenance.ts";
 
-export interface CollectedBatch {
-  readonly items: number;
-  readonly bytes: number;
-  /** Where the next batch begins; null at the end. */
-  readonly next: string | null;
-}
-
-export interface BatchOptions {
-  readonly graceMs: number;
-  readonly limit: number;
-  readonly dryRun: boolean;
-  readonly after: string | null;
-}
-
-export interface Collection {
-  expireUploads(options: { olderThanMs: number; limit: number }, signal: AbortSignal): Promise<number>;
-  unlinkUnreferenced(options: BatchOptions): Promise<CollectedBatch>;
-  markGarbage(options: BatchOptions): Promise<CollectedBatch>;
-  sweepMarked(options: { limit: number }, signal: AbortSignal): Promise<CollectedBatch>;
-}
+export type Housekeeper = Pick<Collection, "expireUploads" | "unlinkUnreferenced" | "markGarbage" | "sweepMarked" | "adoptOrphanBytes">;
 
 export interface MaintenanceLimits {
   readonly uploadMaxAgeMs: number;
@@ -37,7 +19,7 @@ export interface MaintenanceLimits {
 export interface ActivityServices {
   readonly executions: Pick<ExecutionStore, "openForRun" | "completePlanning" | "settle" | "end">;
   readonly tasks: Pick<TaskStore, "add" | "update" | "setAttrs" | "endOpen">;
-  readonly collection: Collection;
+  readonly collection: Housekeeper;
   readonly relay: Pick<OutboxRelay, "run">;
   readonly starters: Pick<MaintenanceStarters, "startUploadExpiry" | "startGarbageCollection" | "startExecutionRetention">;
   pruneExecutions(limit: number): Promise<number>;

@@ -16,6 +16,8 @@ export interface RoleContext {
   readonly connection: NativeConnection;
   readonly namespace: string;
   readonly bundlePath: string;
+  /** Aborted when the group begins to close. */
+  readonly stopping: AbortSignal;
 }
 
 export interface WorkerRole {
@@ -113,7 +115,7 @@ class RoleKeeper {
     await installRuntime(logger);
     const connection = await this.#connect();
     try {
-      const worker = await this.#role.create({ connection, namespace: temporal.namespace, bundlePath });
+      const worker = await this.#role.create({ connection, namespace: temporal.namespace, bundlePath, stopping: this.#stop });
       await this.#runWorker(worker);
     } finally {
       await connection.close().catch((error: unknown) => logger.debug({ error }, "closing the connection to Temporal failed"));

@@ -7,7 +7,8 @@ import type {
   PhaseTotals,
   StartOutcome,
 } from "../../src/temporal/plan/maintenance.ts";
-import type { ActivityServices, CollectedBatch } from "../services.ts";
+import type { CollectedBatch } from "../../src/catalog/collection.ts";
+import type { ActivityServices } from "../services.ts";
 import { REVISION } from "./records.ts";
 
 export interface ExpiryBatch {
@@ -42,6 +43,7 @@ export function housekeepingActivities(services: ActivityServices) {
   }
 
   async function collect({ phase, cursor, request }: CollectBatch, signal: AbortSignal): Promise<CollectedBatch> {
+    if (phase === "adopt") return collection.adoptOrphanBytes({ limit: BATCH, after: cursor }, signal);
     if (phase === "sweep") return collection.sweepMarked({ limit: BATCH }, signal);
     const options = { graceMs: request.graceMs ?? limits.collectionGraceMs, limit: BATCH, dryRun: request.dryRun, after: cursor };
     return phase === "unlink" ? collection.unlinkUnreferenced(options) : collection.markGarbage(options);

@@ -6,7 +6,7 @@ import type { ActivityServices } from "../services.ts";
 /** Then another activity takes over, so that histories stay small and work moves to new workers. */
 const TURN_MS = 60 * 60_000;
 
-export function outboxActivities({ relay }: ActivityServices) {
+export function outboxActivities({ relay }: ActivityServices, stopping: AbortSignal) {
   return {
     /** Returns how many entries were handled in this turn. */
     async relayOutbox(): Promise<number> {
@@ -14,16 +14,15 @@ export function outboxActivities({ relay }: ActivityServices) {
       await withHeartbeat(
         () => counter.handled,
         async (signal) => {
-          const turn = AbortSignal.any([signal, AbortSignal.timeout(TURN_MS)]);
+          const turn = AbortSignal.any([signal, stopping, AbortSignal.timeout(TURN_MS)]);
           await relay.run(turn, (handled) => {
             counter.handled += handled;
           });
         },
       );
-      const context = Context.current();
-      const details = context.cancellationDetails;
-      // A worker that shuts down hands over at once; only a person's stop ends the relay.
-      if (context.cancellationSignal.aborted && !details?.workerShutdown) context.cancellationSignal.throwIfAborted();
+      const { cancellationDetails, cancellationSignal } = Context.current();
+      // A worker that shuts down hands over by completing; only a stop from outside ends the relay.
+      if (!cancellationDetails?.workerShutdown) cancellationSignal.throwIfAborted();
       return counter.handled;
     },
   };

@@ -21,20 +21,19 @@ export interface MaintenanceRoleOptions {
 const CONCURRENT_ACTIVITIES = 20;
 
 export function maintenanceRole(options: MaintenanceRoleOptions): WorkerRole {
-  const activities = createActivities(options.services);
   return {
     name: "maintenance",
     async prepare(signal) {
       await prepareMaintenance(options, { signal });
     },
-    async create({ connection, namespace, bundlePath }: RoleContext) {
+    async create({ connection, namespace, bundlePath, stopping }: RoleContext) {
       return Worker.create({
         ...commonWorkerOptions,
         connection,
         namespace,
         taskQueue: taskQueues.maintenance,
         workflowBundle: { codePath: bundlePath },
-        activities,
+        activities: createActivities(options.services, stopping),
         maxCachedWorkflows: 20,
         maxConcurrentActivityTaskExecutions: CONCURRENT_ACTIVITIES,
         maxConcurrentWorkflowTaskExecutions: 10,

@@ -1,5 +1,6 @@
 /**
- * Removes content that nothing links to, in three phases: links that no manifest needs, marking blobs without links, sweeping what was marked.
+ * Removes content that nothing links to, in phases: bytes that no row knows get rows, links that no manifest needs
+ * go, blobs without links are marked, what was marked is swept.
  * A dry run counts and changes nothing.
  */
 import { continueAsNew, defineQuery, setCurrentDetails, setHandler, workflowInfo } from "@temporalio/workflow";
@@ -17,13 +18,12 @@ const NOTHING: PhaseTotals = { items: 0, bytes: 0 };
 export async function garbageCollect(request: CollectionRequest, carried?: CollectionProgress): Promise<CollectionProgress> {
   let progress: CollectionProgress = carried ?? {
     dryRun: request.dryRun,
-    phase: "unlink",
+    phase: request.dryRun ? "unlink" : "adopt",
     cursor: null,
-    totals: { unlink: NOTHING, mark: NOTHING, sweep: NOTHING },
+    totals: { adopt: NOTHING, unlink: NOTHING, mark: NOTHING, sweep: NOTHING },
   };
   setHandler(progressQuery, () => progress);
-  // Nothing is marked in a dry run, so that there is nothing to sweep.
-  const phases = request.dryRun ? collectionPhases.slice(0, 2) : collectionPhases;
+  const phases = request.dryRun ? collectionPhases.filter((phase) => phase === "unlink" || phase === "mark") : collectionPhases;
   const attrs = { dry_run: request.dryRun, grace_ms: request.graceMs };
   const record = { vendor: vendors.garbageCollection, trigger: request.trigger, tasks: phases, attrs };
   const finished = await recordedRun(record, async (executionId) => {

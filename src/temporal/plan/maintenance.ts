@@ -12,7 +12,8 @@ export interface CollectionRequest {
   readonly graceMs: number | null;
 }
 
-export const collectionPhases = ["unlink", "mark", "sweep"] as const;
+/** In their order; a dry run only has those that can count without changing anything. */
+export const collectionPhases = ["adopt", "unlink", "mark", "sweep"] as const;
 export type CollectionPhase = (typeof collectionPhases)[number];
 
 export interface PhaseTotals {
