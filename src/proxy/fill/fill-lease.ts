@@ -1,0 +1,109 @@
+/**
+ * Who fetches a digest: one row, held by a lease that its owner renews. Every new owner has a higher fence, so a former one that was only slow cannot
+ * renew, and its staging is not mistaken for the new one's.
+ */
+import type { Queryable } from "../../db/pool.ts";
+
+export interface ProcessIdentity {
+  readonly bootId: string;
+  readonly host: string;
+  /** Where other hosts reach this process, http://host:port; null when they cannot. */
+  readonly address: string | null;
+}
+
+export interface FillKey {
+  readonly digest: string;
+  readonly size: number | null;
+  readonly projectId: number;
+  readonly repository: string;
+}
+
+export interface Owner {
+  readonly bootId: string;
+  readonly host: string;
+  readonly address: string | null;
+}
+
+export type LeaseAnswer = { readonly held: true; readonly fence: number } | { readonly held: false; readonly owner: Owner | null };
+
+export const LEASE_MS = 5_000;
+export const RENEW_MS = 1_000;
+
+interface LeaseRow {
+  owner: string | null;
+  owner_host: string | null;
+  owner_address: string | null;
+  fence: number;
+}
+
+export class FillLeases {
+  readonly #db: Queryable;
+  readonly #self: ProcessIdentity;
+
+  constructor(db: Queryable, self: ProcessIdentity) {
+    this.#db = db;
+    this.#self = self;
+  }
+
+  /** Takes the lease when nobody has it or its owner is silent; else tells who has it. */
+  async acquire(key: FillKey): Promise<LeaseAnswer> {
+    const taken = await this.#db.query<LeaseRow>(
+      `INSERT INTO fills (digest, size, project_id, repository, owner, owner_host, owner_address, fence, lease_until, attempts)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, 1, now() + $8 * interval '1 ms', 1)
+       ON CONFLICT (digest) DO UPDATE SET owner = EXCLUDED.owner, owner_host = EXCLUDED.owner_host, owner_address = EXCLUDED.owner_address,
+         fence = fills.fence + 1, lease_until = EXCLUDED.lease_until, attempts = fills.attempts + 1, size = coalesce(EXCLUDED.size, fills.size), updated_at = now()
+       WHERE fills.lease_until IS NULL OR fills.lease_until < now() OR fills.owner = EXCLUDED.owner
+       RETURNING owner, owner_host, owner_address, fence`,
+      [key.digest, key.size, key.projectId, key.repository, this.#self.bootId, this.#self.host, this.#self.address, LEASE_MS],
+    );
+    const row = taken.rows[0];
+    if (row) return { held: true, fence: row.fence };
+    const { rows } = await this.#db.query<LeaseRow>("SELECT owner, owner_host, owner_address, fence FROM fills WHERE digest = $1", [
+      key.digest,
+    ]);
+    const other = rows[0];
+    if (!other?.owner) return { held: false, owner: null };
+    return { held: false, owner: { bootId: other.owner, host: other.owner_host ?? "", address: other.owner_address } };
+  }
+
+  /** One statement for all fills of this process; the digests that were lost to another owner are left out of the answer. */
+  async renew(fills: readonly { digest: string; fence: number; stagedBytes: number }[]): Promise<Set<string>> {
+    if (fills.length === 0) return new Set();
+    const { rows } = await this.#db.query<{ digest: string }>(
+      `UPDATE fills f SET lease_until = now() + $5 * interval '1 ms', staged_bytes = m.staged, updated_at = now()
+       FROM unnest($1::text[], $2::int[], $3::bigint[]) AS m (digest, fence, staged)
+       WHERE f.digest = m.digest AND f.fence = m.fence AND f.owner = $4 RETURNING f.digest`,
+      [
+        fills.map((fill) => fill.digest),
+        fills.map((fill) => fill.fence),
+        fills.map((fill) => fill.stagedBytes),
+        this.#self.bootId,
+        LEASE_MS,
+      ],
+    );
+    return new Set(rows.map((row) => row.digest));
+  }
+
+  /** The blob is stored: nobody has to fetch it. */
+  async complete(digest: string, fence: number): Promise<void> {
+    await this.#db.query("DELETE FROM fills WHERE digest = $1 AND fence = $2 AND owner = $3", [digest, fence, this.#self.bootId]);
+  }
+
+  /** Lets go; with an error the row stays, so that a later owner resumes what is staged. */
+  async release(digest: string, fence: number, error: string | null): Promise<void> {
+    await this.#db.query(
+      "UPDATE fills SET owner = NULL, lease_until = NULL, last_error = $4, updated_at = now() WHERE digest = $1 AND fence = $2 AND owner = $3",
+      [digest, fence, this.#self.bootId, error],
+    );
+  }
+
+  /** Fills that nobody holds, oldest first: for the workflow that completes them. */
+  async listAbandoned(limit: number): Promise<FillKey[]> {
+    const { rows } = await this.#db.query<{ digest: string; size: number | null; project_id: number; repository: string }>(
+      `SELECT digest, size, project_id, repository FROM fills
+       WHERE (lease_until IS NULL OR lease_until < now()) AND updated_at < now() - interval '10 seconds' AND attempts < 10 ORDER BY updated_at LIMIT $1`,
+      [limit],
+    );
+    return rows.map((row) => ({ digest: row.digest, size: row.size, projectId: row.project_id, repository: row.repository }));
+  }
+}
