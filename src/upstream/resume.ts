@@ -159,7 +159,8 @@ export class ResumingBody extends Readable {
       this.#resumes += 1;
       if (this.#fruitless > MAX_FRUITLESS || this.#resumes > MAX_RESUMES) {
         const detail = { host, reason: reason === "stall" ? "STALLED" : "CUT", offset: this.#offset };
-        this.destroy(new SlipwayError(reason === "stall" ? "UPSTREAM_TIMEOUT" : "UPSTREAM_UNREACHABLE", { detail, cause: last }));
+        const code = reason === "stall" ? "UPSTREAM_TIMEOUT" : "UPSTREAM_UNREACHABLE";
+        this.destroy(isSlipwayError(last) ? last : new SlipwayError(code, { detail, cause: last }));
         return;
       }
       try {

@@ -46,8 +46,8 @@ export class FaultProxy {
   readonly faults: Faults = { ...NO_FAULTS };
   readonly counts = { connections: 0, requests: 0, bytesUp: 0, bytesDown: 0 };
 
-  constructor(target: { host?: string; port: number }) {
-    this.#target = { host: target.host ?? "127.0.0.1", port: target.port };
+  constructor(target: { readonly address?: string; readonly port: number }) {
+    this.#target = { host: target.address ?? "127.0.0.1", port: target.port };
     this.#server = createServer((client) => this.#accept(client));
   }
 
@@ -123,11 +123,14 @@ export class FaultProxy {
 
   #downstream(client: Socket, target: Socket): void {
     let passed = 0;
+    // Bytes were lost, so this connection must never speak again, whatever the settings say later.
+    let stalled = false;
     target.on("data", (chunk: Buffer) => {
       const { cutAfterBytes, stallAfterBytes } = this.faults;
+      if (stalled) return;
       if (stallAfterBytes !== null && passed + chunk.length > stallAfterBytes) {
         this.#pass(client, target, chunk.subarray(0, Math.max(0, stallAfterBytes - passed)));
-        passed = Math.max(passed, stallAfterBytes);
+        stalled = true;
         return;
       }
       if (cutAfterBytes !== null && this.faults.cuts > 0 && passed + chunk.length > cutAfterBytes) {
@@ -160,7 +163,7 @@ export class FaultProxy {
   }
 }
 
-export async function startFaultProxy(t: Cleanable, target: { host?: string; port: number }): Promise<FaultProxy> {
+export async function startFaultProxy(t: Cleanable, target: { readonly address?: string; readonly port: number }): Promise<FaultProxy> {
   const proxy = await new FaultProxy(target).start();
   t.after(() => proxy.stop());
   return proxy;
