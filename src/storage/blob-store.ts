@@ -28,10 +28,11 @@ export interface AppendResult {
 export interface AppendOptions {
   /** Where the first byte goes; must equal the session's size, else CONFLICT. */
   readonly offset: number;
-  /** Called with every chunk in order before it is handed on, for hashing. */
+  /** Called with every chunk in order before it is handed on, for hashing. What it was fed is void when the append throws. */
   readonly onChunk?: (chunk: Uint8Array) => void;
-  /** Bytes after this many are refused with PAYLOAD_TOO_LARGE. */
+  /** Bytes of this append after this many are refused with PAYLOAD_TOO_LARGE; the chunk that goes beyond is not stored. */
   readonly limit?: number;
+  /** An abort cuts the source: what arrived is kept, and `sourceError` is a CANCELLED. */
   readonly signal?: AbortSignal;
 }
 
@@ -45,6 +46,11 @@ export interface ObjectEntry {
   readonly size: number;
   /** Milliseconds since the epoch. */
   readonly modifiedAt: number;
+}
+
+export interface StorageSpace {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
 }
 
 export interface BlobStore {
@@ -68,10 +74,18 @@ export interface BlobStore {
   /** The least size of every chunk of an upload but the last (OCI-Chunk-Min-Length); 0 when any size will do. */
   readonly chunkMinBytes: number;
   createSession(id: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Of two appends to one session at once one fails with CONFLICT; an append at the size that a broken-off one reached takes over from it.
+   * The source is returned (`iterator.return`) when the append ends before it does: hand over `stream.iterator({ destroyOnReturn: false })`
+   * where the stream is still needed.
+   */
   append(id: string, source: AsyncIterable<Uint8Array>, options: AppendOptions): Promise<AppendResult>;
   sessionSize(id: string, signal?: AbortSignal): Promise<number | null>;
   readSession(id: string, signal?: AbortSignal): Promise<Readable>;
-  /** Makes the session durable and visible as a blob, atomically. The caller has verified digest and size. */
+  /**
+   * Makes the session durable and visible as a blob, atomically. The caller has verified digest and size. Harmless when the blob is there
+   * already, also by this very commit; CONFLICT when the session has another size.
+   */
   commitSession(id: string, commit: SessionCommit, signal?: AbortSignal): Promise<void>;
   abortSession(id: string, signal?: AbortSignal): Promise<void>;
   /** Takes a finished local file as a blob: a rename on the same file system, an upload elsewhere. The file is gone afterwards. */
@@ -85,7 +99,9 @@ export interface BlobStore {
   removeObject(key: string, signal?: AbortSignal): Promise<void>;
   listObjects(prefix: string, after: string | null, limit: number, signal?: AbortSignal): Promise<ObjectEntry[]>;
 
-  /** Throws STORAGE_UNAVAILABLE when reading or writing would fail now. */
+  /** Where storage has an end that can be seen; null elsewhere. */
+  space(signal?: AbortSignal): Promise<StorageSpace | null>;
+  /** Throws STORAGE_UNAVAILABLE (or STORAGE_FULL) when reading or writing would fail now. */
   check(signal?: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }

@@ -1,6 +1,6 @@
 /** Durable steps on a local disk: a file exists for good when its bytes, its name and the folders above it have been synced. */
 import { randomUUID } from "node:crypto";
-import { mkdir, open, rename, rm } from "node:fs/promises";
+import { copyFile, mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { isErrno } from "./fs-errors.ts";
 
@@ -53,6 +53,26 @@ export async function writeDurably(staging: string, path: string, bytes: Uint8Ar
     throw error;
   }
   await syncDir(dirname(path));
+}
+
+/** A finished file goes to its place; from another file system it is copied beside it first. */
+export async function moveDurably(staging: string, from: string, to: string): Promise<void> {
+  try {
+    await syncFile(from);
+    await rename(from, to);
+  } catch (error) {
+    if (!isErrno(error, "EXDEV")) throw error;
+    const staged = join(staging, randomUUID());
+    try {
+      await copyFile(from, staged);
+      await syncFile(staged);
+      await rename(staged, to);
+    } finally {
+      await rm(staged, { force: true });
+    }
+    await rm(from, { force: true });
+  }
+  await syncDir(dirname(to));
 }
 
 /** Out of sight at once, then gone: whoever still works inside finds its names missing and stops. */

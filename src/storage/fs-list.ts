@@ -1,75 +1,93 @@
-/** Ordered, paged listings of folders. A page costs the folders it crosses, not the whole tree. */
-import { readdir, stat } from "node:fs/promises";
+/** Ordered walks over the folders of the local disk, one page at a time. */
+import { opendir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { isMissing, toStorageError } from "./fs-errors.ts";
-import { digestOfKey } from "./object-keys.ts";
 import type { ObjectEntry } from "./blob-store.ts";
+import { isErrno } from "./fs-errors.ts";
+import { digestOfBlobKey } from "./object-keys.ts";
 
-async function namesIn(folder: string): Promise<{ name: string; isFolder: boolean }[]> {
+interface Entry {
+  readonly name: string;
+  readonly folder: boolean;
+}
+
+/** Sorted as the keys below them sort: a folder as if its slash belonged to its name. */
+async function entriesOf(path: string): Promise<Entry[]> {
   try {
-    const entries = await readdir(folder, { withFileTypes: true });
-    return entries.map((entry) => ({ name: entry.name, isFolder: entry.isDirectory() })).toSorted(byName);
+    const entries = await readdir(path, { withFileTypes: true });
+    const listed = entries.map((entry) => ({ name: entry.isDirectory() ? `${entry.name}/` : entry.name, folder: entry.isDirectory() }));
+    return listed.sort((left, right) => (left.name < right.name ? -1 : 1));
   } catch (error) {
-    if (isMissing(error)) return [];
-    throw toStorageError(error);
+    if (isErrno(error, "ENOENT")) return [];
+    throw error;
   }
 }
 
-function byName(a: { name: string }, b: { name: string }): number {
-  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
-}
-
-export async function listBlobDigests(root: string, after: string | null, limit: number): Promise<string[]> {
-  const found: string[] = [];
-  for (const algorithm of await namesIn(root)) {
-    if (after !== null && `${algorithm.name}:~` < after) continue;
-    for (const shard of await namesIn(join(root, algorithm.name))) {
-      if (after !== null && `${algorithm.name}:${shard.name}~` < after) continue;
-      for (const { name } of await namesIn(join(root, algorithm.name, shard.name))) {
-        const digest = digestOfKey(`blobs/${algorithm.name}/${shard.name}/${name}`);
-        if (digest === null || (after !== null && digest <= after)) continue;
-        found.push(digest);
-        if (found.length >= limit) return found;
-      }
-    }
-  }
-  return found;
-}
-
-interface ListOptions {
+interface Walk {
+  readonly root: string;
+  /** Keys start with this. */
   readonly prefix: string;
-  readonly after: string | null;
-  readonly limit: number;
+  /** Keys come after this. */
+  readonly after: string;
 }
 
-/** Files below the root by key. Keys compare by path segment, which is the order of the walk. */
-export async function listFiles(root: string, options: ListOptions): Promise<ObjectEntry[]> {
+/** Keys relative to the root, in byte order. Folders without a wanted key are not opened. */
+async function* walk(options: Walk, folder: string): AsyncGenerator<string> {
+  const { root, prefix, after } = options;
+  for (const entry of await entriesOf(join(root, folder))) {
+    const key = folder + entry.name;
+    if (!key.startsWith(prefix) && !(entry.folder && prefix.startsWith(key))) continue;
+    if (entry.folder) {
+      if (key > after || after.startsWith(key)) yield* walk(options, key);
+    } else if (key > after) yield key;
+  }
+}
+
+/** Keys begin with `blobs/`. */
+export async function listBlobKeys(root: string, after: string | null, limit: number): Promise<string[]> {
+  const digests: string[] = [];
+  for await (const key of walk({ root, prefix: "blobs/", after: after ?? "" }, "")) {
+    const digest = digestOfBlobKey(key);
+    if (digest !== null) digests.push(digest);
+    if (digests.length === limit) break;
+  }
+  return digests;
+}
+
+/** The root is the folder of objects. */
+export async function listObjectEntries(walkOptions: Walk, limit: number): Promise<ObjectEntry[]> {
   const found: ObjectEntry[] = [];
-  const after = options.after?.split("/") ?? null;
-  const visit = async (segments: readonly string[]): Promise<boolean> => {
-    for (const entry of await namesIn(join(root, ...segments))) {
-      const path = [...segments, entry.name];
-      const key = path.join("/");
-      if (entry.isFolder) {
-        const isRelevant = `${key}/`.startsWith(options.prefix) || options.prefix.startsWith(`${key}/`);
-        if (!isRelevant || (after !== null && comparePaths(path, after.slice(0, path.length)) < 0)) continue;
-        if (await visit(path)) return true;
-      } else if (key.startsWith(options.prefix) && (after === null || comparePaths(path, after) > 0)) {
-        const info = await stat(join(root, key)).catch(() => null);
-        if (info) found.push({ key, size: info.size, modifiedAt: info.mtimeMs });
-        if (found.length >= options.limit) return true;
-      }
+  for await (const key of walk(walkOptions, "")) {
+    try {
+      const file = await stat(join(walkOptions.root, key));
+      found.push({ key, size: file.size, modifiedAt: file.mtimeMs });
+    } catch (error) {
+      if (!isErrno(error, "ENOENT")) throw error;
     }
-    return false;
-  };
-  await visit([]);
+    if (found.length === limit) break;
+  }
   return found;
 }
 
-function comparePaths(a: readonly string[], b: readonly string[]): number {
-  for (let index = 0; index < Math.min(a.length, b.length); index += 1) {
-    const [left = "", right = ""] = [a[index], b[index]];
-    if (left !== right) return left < right ? -1 : 1;
+/** Names in a folder of which neither the folder nor a file in it was touched since the cut-off. */
+export async function listUntouched(path: string, olderThan: number, limit: number): Promise<string[]> {
+  const found: string[] = [];
+  for await (const entry of await opendir(path)) {
+    if ((await lastTouched(join(path, entry.name))) >= olderThan) continue;
+    found.push(entry.name);
+    if (found.length === limit) break;
   }
-  return a.length - b.length;
+  return found;
+}
+
+async function lastTouched(path: string): Promise<number> {
+  try {
+    const own = await stat(path);
+    if (!own.isDirectory()) return own.mtimeMs;
+    const inner = await Promise.all((await readdir(path)).map(async (name) => (await stat(join(path, name))).mtimeMs));
+    return Math.max(own.mtimeMs, ...inner);
+  } catch (error) {
+    // Moved while we looked, hence touched.
+    if (isErrno(error, "ENOENT")) return Number.POSITIVE_INFINITY;
+    throw error;
+  }
 }

@@ -1,276 +1,341 @@
-/** Blobs on a local disk: staged, synced, renamed. A folder may be shared by any number of processes. */
+/**
+ * Blobs on a local or shared POSIX disk:
+ *
+ *   blobs/<algorithm>/<2 hex>/<hex>   content, written once, renamed into place after it was synced
+ *   sessions/<id>/                    uploads, see fs-session.ts
+ *   objects/<key>                     named objects
+ *   tmp/                              whatever is being staged or removed
+ */
 import { randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { mkdir, open, readdir, readFile, rename, rm, stat, statfs, unlink } from "node:fs/promises";
+import { open, readFile, rename, rm, stat, statfs, unlink, writeFile } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { sleep } from "../core/clock.ts";
 import { SlipwayError } from "../core/errors.ts";
-import { appendToFile } from "./fs-append.ts";
-import { isMissing, toStorageError } from "./fs-errors.ts";
-import { listBlobDigests, listFiles } from "./fs-list.ts";
-import { blobKey, objectKey, sessionKey } from "./object-keys.ts";
-import type { AppendOptions, AppendResult, BlobStat, BlobStore, ByteRange, ObjectEntry, SessionCommit } from "./blob-store.ts";
+import { drainSource, throwIfAborted } from "./append-source.ts";
+import type {
+  AppendOptions,
+  AppendResult,
+  BlobStat,
+  BlobStore,
+  ByteRange,
+  ObjectEntry,
+  SessionCommit,
+  StorageSpace,
+} from "./blob-store.ts";
+import { spanOf } from "./byte-range.ts";
+import { errnoOf, fsError, isErrno, withFsErrors } from "./fs-errors.ts";
+import { ensureDir, moveDurably, removeDir, syncDir, syncFile, writeDurably } from "./fs-files.ts";
+import { listBlobKeys, listObjectEntries, listUntouched } from "./fs-list.ts";
+import { streamSpan } from "./fs-read.ts";
+import { FsSession, openClaimed } from "./fs-session.ts";
+import { FsWriter } from "./fs-writer.ts";
+import { blobKey, objectKey, objectPrefix, requirePage, sessionKey } from "./object-keys.ts";
 
-const READ_BYTES = 256 * 1024;
+/** Staged files this old belong to nobody who lives. */
+const STAGING_MAX_AGE_MS = 24 * 3_600_000;
+const SWEEP_PAGE = 1000;
+/** A disk that hangs (a dead NFS server) must not hang the health check. */
+const CHECK_MS = 5_000;
 
-export class FsStore implements BlobStore {
+export class FsBlobStore implements BlobStore {
   readonly driver = "fs";
   readonly chunkMinBytes = 0;
   readonly #root: string;
-  /** Sessions that this process appends to just now; the row's version keeps other processes away. */
-  readonly #appending = new Set<string>();
-  readonly #madeFolders = new Set<string>();
+  readonly #staging: string;
+  /** Folders of blobs known to exist: at most one for each of 2 algorithms x 256 shards. */
+  readonly #shards = new Set<string>();
 
-  constructor(root: string) {
+  private constructor(root: string) {
     this.#root = root;
+    this.#staging = join(root, "tmp");
   }
 
-  async open(): Promise<void> {
-    for (const folder of ["blobs", "sessions", "objects", "staging"]) await mkdir(join(this.#root, folder), { recursive: true });
-  }
-
-  async stat(digest: string): Promise<BlobStat | null> {
-    try {
-      const { size } = await stat(this.filePath(digest));
-      return { size };
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw toStorageError(error);
-    }
-  }
-
-  async read(digest: string, range?: ByteRange, signal?: AbortSignal): Promise<Readable> {
-    const file = await this.#openForReading(this.filePath(digest), "BLOB_UNKNOWN");
-    return createReadStream("", {
-      fd: file,
-      highWaterMark: READ_BYTES,
-      ...(range && { start: range.start, end: range.end }),
-      ...(signal && { signal }),
+  static async open(root: string): Promise<FsBlobStore> {
+    const store = new FsBlobStore(root);
+    await withFsErrors(async () => {
+      await ensureDir("/", root);
+      for (const name of ["blobs", "sessions", "objects", "tmp"]) await ensureDir(root, join(root, name));
+      const stale = await listUntouched(store.#staging, Date.now() - STAGING_MAX_AGE_MS, SWEEP_PAGE);
+      await Promise.all(stale.map((name) => rm(join(store.#staging, name), { recursive: true, force: true })));
     });
-  }
-
-  async readAll(digest: string, maxBytes: number): Promise<Buffer> {
-    const file = await this.#openForReading(this.filePath(digest), "BLOB_UNKNOWN");
-    try {
-      const { size } = await file.stat();
-      if (size > maxBytes) throw new SlipwayError("PAYLOAD_TOO_LARGE", { detail: { size, maxBytes } });
-      return await file.readFile();
-    } catch (error) {
-      throw toStorageError(error);
-    } finally {
-      await file.close();
-    }
+    return store;
   }
 
   filePath(digest: string): string {
     return join(this.#root, blobKey(digest));
   }
 
-  async put(digest: string, bytes: Uint8Array): Promise<void> {
-    if (await this.stat(digest)) return;
-    await this.#writeAtomically(this.filePath(digest), bytes);
+  async stat(digest: string): Promise<BlobStat | null> {
+    try {
+      const file = await stat(this.filePath(digest));
+      return { size: file.size };
+    } catch (error) {
+      if (isErrno(error, "ENOENT")) return null;
+      throw fsError(error);
+    }
+  }
+
+  async read(digest: string, range?: ByteRange, signal?: AbortSignal): Promise<Readable> {
+    throwIfAborted(signal);
+    const { handle, size } = await this.#openBlob(digest);
+    try {
+      return streamSpan(handle, spanOf(range, size), signal);
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  async readAll(digest: string, maxBytes: number): Promise<Buffer> {
+    const { handle, size } = await this.#openBlob(digest);
+    try {
+      if (size > maxBytes) throw new SlipwayError("PAYLOAD_TOO_LARGE");
+      return await handle.readFile();
+    } catch (error) {
+      throw fsError(error);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async put(digest: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const path = this.filePath(digest);
+    await withFsErrors(async () => {
+      await this.#ensureShard(path);
+      await writeDurably(this.#staging, path, bytes);
+    });
   }
 
   async remove(digest: string): Promise<void> {
-    await rm(this.filePath(digest), { force: true }).catch(rethrow);
+    await this.#unlink(this.filePath(digest));
   }
 
   redirectUrl(): Promise<null> {
     return Promise.resolve(null);
   }
 
-  list(after: string | null, limit: number): Promise<string[]> {
-    return listBlobDigests(join(this.#root, "blobs"), after, limit);
+  async list(after: string | null, limit: number): Promise<string[]> {
+    requirePage(limit);
+    const start = after === null ? null : blobKey(after);
+    return await withFsErrors(() => listBlobKeys(this.#root, start, limit));
   }
 
   async createSession(id: string): Promise<void> {
-    const path = join(this.#root, sessionKey(id));
-    try {
-      const file = await open(path, "wx", 0o600);
-      await file.close();
-    } catch (error) {
-      throw toStorageError(error);
-    }
+    await withFsErrors(() => this.#session(id).create());
   }
 
   async append(id: string, source: AsyncIterable<Uint8Array>, options: AppendOptions): Promise<AppendResult> {
-    const path = join(this.#root, sessionKey(id));
-    if (this.#appending.has(id)) throw new SlipwayError("CONFLICT", { message: "another request appends to this upload" });
-    this.#appending.add(id);
-    try {
-      const file = await this.#openSession(path);
+    return await withFsErrors(async () => {
+      const claim = await this.#session(id).claim(options.offset);
+      let result: AppendResult;
       try {
-        const { size } = await file.stat();
-        if (size !== options.offset)
-          throw new SlipwayError("CONFLICT", { message: "the upload has another length", detail: { offset: size } });
-        return await appendToFile(file, source, options);
-      } finally {
-        await file.close();
+        const handle = await openClaimed(claim);
+        try {
+          result = await this.#fill(handle, source, { ...options, confirm: claim.confirm });
+        } finally {
+          await handle.close();
+        }
+      } catch (error) {
+        // The first error is the one to tell; a session that stays busy is taken over by the next append.
+        await claim.release().catch(() => undefined);
+        throw error;
       }
-    } finally {
-      this.#appending.delete(id);
-    }
+      await claim.release();
+      return result;
+    });
   }
 
   async sessionSize(id: string): Promise<number | null> {
-    try {
-      return (await stat(join(this.#root, sessionKey(id)))).size;
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw toStorageError(error);
-    }
+    const state = await withFsErrors(() => this.#session(id).state());
+    return state ? state.size : null;
   }
 
   async readSession(id: string, signal?: AbortSignal): Promise<Readable> {
-    const file = await this.#openForReading(join(this.#root, sessionKey(id)), "BLOB_UPLOAD_UNKNOWN");
-    return createReadStream("", { fd: file, highWaterMark: READ_BYTES, ...(signal && { signal }) });
-  }
-
-  async commitSession(id: string, commit: SessionCommit): Promise<void> {
-    const path = join(this.#root, sessionKey(id));
-    await this.adoptFile(path, commit);
-  }
-
-  /** Takes a finished file on the same file system; a blob that is already there wins and the file goes. */
-  async adoptFile(path: string, commit: SessionCommit): Promise<void> {
-    const target = this.filePath(commit.digest);
-    try {
-      const file = await open(path, "r+");
+    throwIfAborted(signal);
+    const session = this.#session(id);
+    return await withFsErrors(async () => {
+      const state = await session.state();
+      if (!state) throw new SlipwayError("BLOB_UPLOAD_UNKNOWN");
       try {
-        const { size } = await file.stat();
-        if (size !== commit.size) throw new SlipwayError("SIZE_INVALID", { detail: { expected: commit.size, found: size } });
-        await file.datasync();
-      } finally {
-        await file.close();
+        return streamSpan(await open(session.path(state), "r"), { start: 0, end: state.size }, signal);
+      } catch (error) {
+        if (isErrno(error, "ENOENT")) throw new SlipwayError("CONFLICT", { message: "another request writes this upload" });
+        throw error;
       }
-      await this.#makeFolder(dirname(target));
-      await rename(path, target);
-      await syncFolder(dirname(target));
-    } catch (error) {
-      if (isMissing(error)) {
-        // Another closed the same session first; the blob is what counts.
-        if ((await this.stat(commit.digest))?.size === commit.size) return;
-        throw new SlipwayError("BLOB_UPLOAD_UNKNOWN", { cause: error });
+    });
+  }
+
+  async commitSession(id: string, commit: SessionCommit, signal?: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const path = this.filePath(commit.digest);
+    const session = this.#session(id);
+    await withFsErrors(async () => {
+      const state = await session.settle(commit.size);
+      if (!state) return this.#requireCommitted(commit);
+      if (state.size !== commit.size) {
+        throw new SlipwayError("CONFLICT", { message: "the upload is at another offset", detail: { offset: state.size } });
       }
-      throw toStorageError(error);
-    }
+      try {
+        await this.#ensureShard(path);
+        await syncFile(session.path(state));
+        await rename(session.path(state), path);
+      } catch (error) {
+        if (!isErrno(error, "ENOENT")) throw error;
+        // Somebody committed, removed or continued it in this moment.
+        if (await session.state()) throw new SlipwayError("CONFLICT", { message: "another request writes this upload" });
+        return this.#requireCommitted(commit);
+      }
+      await syncDir(dirname(path));
+      await removeDir(this.#staging, session.dir);
+    });
   }
 
   async abortSession(id: string): Promise<void> {
-    await rm(join(this.#root, sessionKey(id)), { force: true }).catch(rethrow);
+    await withFsErrors(() => removeDir(this.#staging, this.#session(id).dir));
+  }
+
+  async adoptFile(path: string, commit: SessionCommit, signal?: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const target = this.filePath(commit.digest);
+    await withFsErrors(async () => {
+      const { size } = await stat(path);
+      if (size !== commit.size) throw new SlipwayError("SIZE_INVALID", { detail: { expected: commit.size, found: size } });
+      await this.#ensureShard(target);
+      await moveDurably(this.#staging, path, target);
+    });
   }
 
   async listSessions(olderThan: number, limit: number): Promise<string[]> {
-    const folder = join(this.#root, "sessions");
-    const old: string[] = [];
-    for (const name of await readdir(folder).catch(rethrow)) {
-      if (old.length >= limit) break;
-      const found = await stat(join(folder, name)).catch(() => null);
-      if (found && found.mtimeMs < olderThan) old.push(name);
-    }
-    return old;
+    requirePage(limit);
+    return await withFsErrors(() => listUntouched(join(this.#root, "sessions"), olderThan, limit));
   }
 
-  async putObject(key: string, bytes: Uint8Array): Promise<void> {
-    await this.#writeAtomically(join(this.#root, objectKey(key)), bytes);
+  async putObject(key: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const path = join(this.#root, objectKey(key));
+    try {
+      await ensureDir(this.#root, dirname(path));
+      await writeDurably(this.#staging, path, bytes);
+    } catch (error) {
+      if (!isErrno(error, "EISDIR", "ENOTDIR", "EEXIST", "ENOTEMPTY")) throw fsError(error);
+      throw new SlipwayError("CONFLICT", { message: "an object's key cannot also be a folder of others", cause: error });
+    }
   }
 
   async getObject(key: string): Promise<Buffer | null> {
     try {
       return await readFile(join(this.#root, objectKey(key)));
     } catch (error) {
-      if (isMissing(error)) return null;
-      throw toStorageError(error);
+      if (isErrno(error, "ENOENT", "ENOTDIR", "EISDIR")) return null;
+      throw fsError(error);
     }
   }
 
   async removeObject(key: string): Promise<void> {
-    await rm(join(this.#root, objectKey(key)), { force: true }).catch(rethrow);
+    await this.#unlink(join(this.#root, objectKey(key)));
   }
 
-  listObjects(prefix: string, after: string | null, limit: number): Promise<ObjectEntry[]> {
-    return listFiles(join(this.#root, "objects"), { prefix, after, limit });
+  async listObjects(prefix: string, after: string | null, limit: number): Promise<ObjectEntry[]> {
+    requirePage(limit);
+    objectPrefix(prefix);
+    if (after !== null) objectKey(after);
+    const walk = { root: join(this.#root, "objects"), prefix, after: after ?? "" };
+    return await withFsErrors(() => listObjectEntries(walk, limit));
   }
 
-  async check(): Promise<void> {
-    const path = join(this.#root, "staging", `check-${process.pid}-${randomUUID()}`);
+  async space(): Promise<StorageSpace> {
+    const found = await withFsErrors(() => statfs(this.#root));
+    return { totalBytes: found.blocks * found.bsize, freeBytes: found.bavail * found.bsize };
+  }
+
+  async check(signal?: AbortSignal): Promise<void> {
+    const timer = new AbortController();
+    const limit = sleep(CHECK_MS, signal ? AbortSignal.any([signal, timer.signal]) : timer.signal);
+    const late = limit.then(() => {
+      throw new SlipwayError("STORAGE_UNAVAILABLE", { message: "the disk does not answer" });
+    });
     try {
-      const file = await open(path, "wx");
-      await file.write(Buffer.alloc(4096));
-      await file.close();
+      await Promise.race([this.#probe(), late]);
     } catch (error) {
-      throw toStorageError(error);
+      throwIfAborted(signal);
+      throw fsError(error);
     } finally {
-      await rm(path, { force: true }).catch(() => undefined);
+      timer.abort();
     }
-  }
-
-  /** Bytes that an ordinary user could still write, and the whole. */
-  async space(): Promise<{ freeBytes: number; totalBytes: number }> {
-    const { bavail, blocks, bsize } = await statfs(this.#root);
-    return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
   }
 
   close(): Promise<void> {
     return Promise.resolve();
   }
 
-  async #openForReading(path: string, missing: "BLOB_UNKNOWN" | "BLOB_UPLOAD_UNKNOWN"): ReturnType<typeof open> {
+  #session(id: string): FsSession {
+    return new FsSession(join(this.#root, sessionKey(id)));
+  }
+
+  async #fill(
+    handle: FileHandle,
+    source: AsyncIterable<Uint8Array>,
+    options: AppendOptions & { readonly confirm: () => Promise<void> },
+  ): Promise<AppendResult> {
+    const writer = new FsWriter(handle, options.offset, options.confirm);
+    let sourceError: unknown;
     try {
-      return await open(path, "r");
+      sourceError = await drainSource(source, options, (chunk) => writer.write(chunk));
     } catch (error) {
-      if (isMissing(error)) throw new SlipwayError(missing, { cause: error });
-      throw toStorageError(error);
+      await writer.finish().catch(() => undefined);
+      throw error;
+    }
+    return { offset: await writer.finish(), sourceError };
+  }
+
+  async #openBlob(digest: string): Promise<{ handle: FileHandle; size: number }> {
+    let handle: FileHandle;
+    try {
+      handle = await open(this.filePath(digest), "r");
+    } catch (error) {
+      if (isErrno(error, "ENOENT")) throw new SlipwayError("BLOB_UNKNOWN");
+      throw fsError(error);
+    }
+    try {
+      return { handle, size: (await handle.stat()).size };
+    } catch (error) {
+      await handle.close();
+      throw fsError(error);
     }
   }
 
-  async #openSession(path: string): ReturnType<typeof open> {
+  async #ensureShard(path: string): Promise<void> {
+    const shard = dirname(path);
+    if (this.#shards.has(shard)) return;
+    await ensureDir(this.#root, shard);
+    this.#shards.add(shard);
+  }
+
+  /** The answer to a commit whose first answer was lost. */
+  async #requireCommitted(commit: SessionCommit): Promise<void> {
+    const found = await this.stat(commit.digest);
+    if (found?.size !== commit.size) throw new SlipwayError("BLOB_UPLOAD_UNKNOWN");
+  }
+
+  async #unlink(path: string): Promise<void> {
     try {
-      return await open(path, "r+");
+      await unlink(path);
     } catch (error) {
-      if (isMissing(error)) throw new SlipwayError("BLOB_UPLOAD_UNKNOWN", { cause: error });
-      throw toStorageError(error);
+      if (isErrno(error, "ENOENT", "ENOTDIR")) return;
+      throw fsError(error);
     }
   }
 
-  async #writeAtomically(target: string, bytes: Uint8Array): Promise<void> {
-    const staged = join(this.#root, "staging", randomUUID());
+  async #probe(): Promise<void> {
+    const path = join(this.#staging, `check-${randomUUID()}`);
     try {
-      await this.#makeFolder(dirname(target));
-      const file = await open(staged, "wx", 0o600);
-      try {
-        await file.writeFile(bytes);
-        await file.datasync();
-      } finally {
-        await file.close();
-      }
-      await rename(staged, target);
-      await syncFolder(dirname(target));
-    } catch (error) {
-      await unlink(staged).catch(() => undefined);
-      throw toStorageError(error);
+      await writeFile(path, "slipway", { flag: "wx" });
+      if ((await readFile(path, "utf8")) !== "slipway") throw new SlipwayError("STORAGE_UNAVAILABLE");
+    } finally {
+      await rm(path, { force: true }).catch((error: unknown) => void errnoOf(error));
     }
   }
-
-  async #makeFolder(folder: string): Promise<void> {
-    if (this.#madeFolders.has(folder)) return;
-    await mkdir(folder, { recursive: true });
-    await syncFolder(dirname(folder));
-    if (this.#madeFolders.size > 4096) this.#madeFolders.clear();
-    this.#madeFolders.add(folder);
-  }
-}
-
-/** A rename is durable only once the folder is. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-function rethrow(error: unknown): never {
-  throw toStorageError(error);
 }

@@ -66,7 +66,7 @@ export class FsWriter {
   }
 
   async #writeLong(chunk: Uint8Array): Promise<void> {
-    for (let from = 0; from < chunk.byteLength; ) {
+    for (let from = 0; from < chunk.byteLength;) {
       const block = (this.#block ??= blocks.take());
       const part = chunk.subarray(from, from + block.byteLength - this.#filled);
       block.set(part, this.#filled);
@@ -89,13 +89,14 @@ export class FsWriter {
 
   async #writeBlock(block: Buffer, length: number): Promise<void> {
     try {
-      for (let done = 0; done < length; ) {
+      for (let done = 0; done < length;) {
         const { bytesWritten } = await this.#handle.write(block, done, length - done, this.#position);
         done += bytesWritten;
         this.#position += bytesWritten;
       }
       this.#unsynced += length;
-      if (this.#unsynced >= FS_WRITE_LIMITS.syncBytes && !this.#syncing && runningSyncs < FS_WRITE_LIMITS.syncs) this.#syncing = this.#sync();
+      if (this.#unsynced >= FS_WRITE_LIMITS.syncBytes && !this.#syncing && runningSyncs < FS_WRITE_LIMITS.syncs)
+        this.#syncing = this.#sync();
     } catch (error) {
       this.#failure ??= { error };
     } finally {

@@ -44,6 +44,7 @@ export function objectPrefix(prefix: string): string {
 }
 
 export function requirePage(limit: number): number {
-  if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) throw new SlipwayError("BAD_REQUEST", { message: "the page size is out of bounds" });
+  if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE)
+    throw new SlipwayError("BAD_REQUEST", { message: "the page size is out of bounds" });
   return limit;
 }
