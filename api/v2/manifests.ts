@@ -55,6 +55,7 @@ export async function putManifest(exchange: Exchange, target: LocalTarget, servi
     contentType: req.headers["content-type"],
     bytes,
     principal: exchange.principal,
+    sparse: services.settings.sparseImages,
     ...condition,
   });
   exchange.send(201, createdHeaders(target.requested, result, parameterTags));

@@ -7,6 +7,8 @@ import type { HttpObserver } from "../http/observer.ts";
 import type { ContentHandlers, LocalTarget, ProxyTarget, TargetResolver } from "./target.ts";
 
 export interface RegistrySettings {
+  /** Accept an image whose layers are not all here, as sparse copies are; false: MANIFEST_BLOB_UNKNOWN. */
+  readonly sparseImages: boolean;
   /** Blobs from this size on are redirected to storage where it offers that. */
   readonly redirectMinBytes: number;
 }
@@ -27,4 +29,4 @@ export interface ContentByKind {
   readonly proxy: ContentHandlers<ProxyTarget> | null;
 }
 
-export const DEFAULT_REGISTRY_SETTINGS: RegistrySettings = { redirectMinBytes: 1024 * 1024 };
+export const DEFAULT_REGISTRY_SETTINGS: RegistrySettings = { sparseImages: true, redirectMinBytes: 1024 * 1024 };

@@ -120,7 +120,8 @@ async function checkContent(db: Queryable, repositoryId: number | null, push: Pu
   const blobs = await sizesOf(required, (digests) =>
     repositoryId === null ? Promise.resolve(new Map<string, number>()) : new BlobRecordStore(db).linkedSizes(repositoryId, digests),
   );
-  const missing = [...new Set(required.map((descriptor) => descriptor.digest))].filter((digest) => !blobs.has(digest));
+  const demanded = push.put.sparse === true ? (parsed.config ? [parsed.config] : []) : required;
+  const missing = [...new Set(demanded.map((descriptor) => descriptor.digest))].filter((digest) => !blobs.has(digest));
   if (missing.length > 0) throw new SlipwayError("MANIFEST_BLOB_UNKNOWN", { detail: { digests: missing.slice(0, 100) } });
   checkSizes(required, blobs);
   if (repositoryId === null) return;

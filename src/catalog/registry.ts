@@ -71,6 +71,8 @@ export interface ManifestPut {
   readonly ifNoneMatch?: string;
   /** How the content came here; events tell it. A client's push when absent. */
   readonly origin?: ContentOrigin;
+  /** Layers may be absent: a sparse image. The config may not, and what is here must have the size that the manifest tells. */
+  readonly sparse?: boolean;
   /** Store it though blobs are not here yet (a fill stores the manifest first). */
   readonly allowMissingBlobs?: boolean;
 }
