@@ -162,7 +162,7 @@ export class FillEngine {
         return;
       } catch (error) {
         // Only what another process failed to bring is tried again here: what this one fetched wrongly stays wrong.
-        if (!(growing instanceof FileFollower) || growing.state !== "failed" || takeOvers >= TAKE_OVERS) throw error;
+        if (growing instanceof Fill || growing.state !== "failed" || takeOvers >= TAKE_OVERS) throw error;
         this.stats.takenOver += 1;
         const next = await this.#join(request);
         if ("bytes" in next) {

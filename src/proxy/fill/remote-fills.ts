@@ -5,7 +5,6 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import type { IncomingMessage } from "node:http";
-import { mkdir } from "node:fs/promises";
 import type { StoredBlob } from "../../catalog/registry.ts";
 import type { Clock } from "../../core/clock.ts";
 import { SlipwayError } from "../../core/errors.ts";
@@ -19,6 +18,7 @@ export const SIZE_HEADER = "x-slipway-blob-size";
 const VALID_MS = 60_000;
 const CONNECT_MS = 3_000;
 const IDLE_MS = 30_000;
+const LINGER_MS = 30_000;
 
 export function signPath(key: Buffer, path: string, now: number): string {
   return `${now}.${createHmac("sha256", key).update(`${now} ${path}`).digest("hex")}`;
@@ -62,7 +62,6 @@ export class RemoteFills {
     const signature = signPath(this.#options.key, path, this.#options.clock.now());
     const answer = await connect(new URL(path, options.address), signature).catch(() => null);
     if (!answer) return (await options.isStored()) ?? null;
-    await mkdir(this.#options.folder, { recursive: true });
     const file = await StagingFile.open({
       folder: `${this.#options.folder}/remote-${process.pid}`,
       digest: options.digest,
@@ -160,6 +159,8 @@ class RemoteFollower implements Growing {
     }
     this.#wake();
     await this.#file.close().catch(() => undefined);
+    // Readers that were just about to open it get a while; the rest find the stored blob.
+    setTimeout(() => void this.#file.remove(), LINGER_MS).unref();
   }
 
   #wake(): void {

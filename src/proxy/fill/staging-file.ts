@@ -142,6 +142,11 @@ export class StagingFile {
     await this.#file.close();
   }
 
+  async remove(): Promise<void> {
+    await rm(this.paths.data, { force: true });
+    await this.removeProgress();
+  }
+
   async removeProgress(): Promise<void> {
     await rm(this.paths.progress, { force: true });
   }
