@@ -16,7 +16,7 @@ CREATE TABLE projects (
 
 CREATE TABLE repositories (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  project_id  bigint NOT NULL REFERENCES projects ON DELETE RESTRICT,
+  project_id  bigint NOT NULL REFERENCES projects,
   -- The full name: project, slash, path.
   name        text COLLATE "C" NOT NULL UNIQUE,
   description text NOT NULL DEFAULT '',
