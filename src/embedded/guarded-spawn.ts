@@ -24,6 +24,8 @@ export interface ProcessSpec {
   readonly runAs?: RunAs;
   /** What the child gets when we die. */
   readonly deathSignal: NodeJS.Signals;
+  /** "inherit" for processes of ours, which write our log. */
+  readonly output?: "pipe" | "inherit";
 }
 
 const GUARD = fileURLToPath(new URL("./child-guard.mjs", import.meta.url));
@@ -43,7 +45,7 @@ export function guardedSpawn(spec: ProcessSpec, guard: "pdeathsig" | "stdin" = d
   if (runAs.kind === "namespace") line = [...unshare(runAs), ...line];
   const [command = spec.command, ...args] = line;
   return spawn(command, args, {
-    stdio: [guard === "stdin" ? "pipe" : "ignore", "pipe", "pipe"],
+    stdio: [guard === "stdin" ? "pipe" : "ignore", spec.output ?? "pipe", spec.output ?? "pipe"],
     detached: true,
     ...(spec.env ? { env: spec.env } : {}),
     ...(spec.cwd === undefined ? {} : { cwd: spec.cwd }),
@@ -51,7 +53,10 @@ export function guardedSpawn(spec: ProcessSpec, guard: "pdeathsig" | "stdin" = d
 }
 
 /** Runs a short program to its end in the same way. */
-export function runToEnd(spec: Omit<ProcessSpec, "deathSignal">, signal?: AbortSignal): Promise<{ code: number | null; output: string }> {
+export function runToEnd(
+  spec: Omit<ProcessSpec, "deathSignal" | "output">,
+  signal?: AbortSignal,
+): Promise<{ code: number | null; output: string }> {
   const runAs = spec.runAs ?? AS_SELF;
   const line = [...(runAs.kind === "namespace" ? unshare(runAs) : []), spec.command, ...spec.args];
   const [command = spec.command, ...args] = line;
@@ -92,8 +97,7 @@ function defaultGuard(): "pdeathsig" | "stdin" {
 }
 
 export function namespaceWorks(uid: number, gid: number): boolean {
-  const [command = "unshare", ...args] = [...unshare({ uid, gid }), "true"];
-  return works(command, args);
+  return works("unshare", [...unshare({ uid, gid }).slice(1), "true"]);
 }
 
 function works(command: string, args: readonly string[]): boolean {

@@ -178,5 +178,9 @@ async function ends(pid: number, options: { dir: string; signal: NodeJS.Signals;
 
 async function syncFolder(path: string): Promise<void> {
   const handle = await open(path, "r");
-  await handle.sync().finally(() => handle.close());
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
