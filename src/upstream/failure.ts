@@ -111,8 +111,10 @@ export function statusError(request: Pick<UpstreamRequest, "absent" | "method">,
   const seconds = failure.retryAfterMs === null ? undefined : Math.max(1, Math.ceil(failure.retryAfterMs / 1000));
   const options = seconds === undefined ? { detail } : { detail, retryAfterSeconds: seconds };
   if (status === 404) {
-    const session = upstreamCode === "BLOB_UPLOAD_UNKNOWN" ? "BLOB_UPLOAD_UNKNOWN" : request.absent;
-    return new SlipwayError(session, options);
+    // Distribution says that a manifest's parts are missing, or that an upload is gone, with a 404.
+    const writing = request.method !== "GET" && request.method !== "HEAD";
+    const told = upstreamCode !== null && (upstreamCode === "BLOB_UPLOAD_UNKNOWN" || (writing && KNOWN_CODES.has(upstreamCode)));
+    return new SlipwayError(told ? (upstreamCode as ErrorCode) : request.absent, options);
   }
   if (status === 401 || status === 403) {
     return new SlipwayError(failure.absentOrDenied ? request.absent : "UPSTREAM_REFUSED", options);
