@@ -3,6 +3,7 @@ import { guard } from "./shared/guard.ts";
 import { housekeepingActivities } from "./maintenance/housekeeping.ts";
 import { outboxActivities } from "./maintenance/outbox.ts";
 import { recordActivities } from "./maintenance/records.ts";
+import { tickActivities } from "./maintenance/tick.ts";
 import type { ActivityServices } from "./services.ts";
 
 export type Activities = ReturnType<typeof createActivities>;
@@ -12,6 +13,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
   const { logger } = services;
   const records = recordActivities(services);
   const housekeeping = housekeepingActivities(services);
+  const tick = tickActivities(services);
   const outbox = outboxActivities(services, stopping);
   return {
     beginRun: guard(logger, records.beginRun),
@@ -19,7 +21,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
     expireUploads: guard(logger, housekeeping.expireUploads),
     collectBatch: guard(logger, housekeeping.collectBatch),
     pruneExecutions: guard(logger, housekeeping.pruneExecutions),
-    startJob: guard(logger, housekeeping.startJob),
+    startJob: guard(logger, tick.startJob),
     relayOutbox: guard(logger, outbox.relayOutbox),
   };
 }

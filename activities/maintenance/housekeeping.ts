@@ -1,14 +1,8 @@
-/** Batches of upload expiry, collection and retention, and the start of their runs by schedule. */
-import { withHeartbeat } from "../shared/heartbeat.ts";
-import type {
-  CollectionPhase,
-  CollectionRequest,
-  MaintenanceTick,
-  PhaseTotals,
-  StartOutcome,
-} from "../../src/temporal/plan/maintenance.ts";
+/** Batches of upload expiry, collection and retention. */
 import type { CollectedBatch } from "../../src/catalog/collection.ts";
+import type { CollectionPhase, CollectionRequest, PhaseTotals } from "../../src/temporal/plan/maintenance.ts";
 import type { ActivityServices } from "../services.ts";
+import { withHeartbeat } from "../shared/heartbeat.ts";
 import { REVISION } from "./records.ts";
 
 export interface ExpiryBatch {
@@ -26,70 +20,74 @@ export interface CollectBatch {
   readonly before: PhaseTotals;
 }
 
+interface TaskNews {
+  readonly executionId: number;
+  readonly task: string;
+  readonly attrs: Readonly<Record<string, unknown>>;
+  readonly finished: boolean;
+}
+
 const BATCH = 200;
 
 export function housekeepingActivities(services: ActivityServices) {
-  const { tasks, executions, collection, starters, limits } = services;
-
-  async function report(executionId: number, task: string, news: { attrs: Record<string, unknown>; finished: boolean }): Promise<void> {
-    await tasks.setAttrs(executionId, task, news.attrs);
-    if (!news.finished) return;
-    await tasks.update(executionId, task, { status: "Success", revision: REVISION });
-  }
-
-  async function begin(executionId: number, task: string): Promise<void> {
-    const changed = await tasks.update(executionId, task, { status: "Running", revision: REVISION });
-    if (changed) await executions.settle([executionId]);
-  }
-
-  async function collect({ phase, cursor, request }: CollectBatch, signal: AbortSignal): Promise<CollectedBatch> {
-    if (phase === "adopt") return collection.adoptOrphanBytes({ limit: BATCH, after: cursor }, signal);
-    if (phase === "sweep") return collection.sweepMarked({ limit: BATCH }, signal);
-    const options = { graceMs: request.graceMs ?? limits.collectionGraceMs, limit: BATCH, dryRun: request.dryRun, after: cursor };
-    return phase === "unlink" ? collection.unlinkUnreferenced(options) : collection.markGarbage(options);
-  }
-
+  const { collection, limits } = services;
   return {
-    async expireUploads({ executionId, task, expiredBefore }: ExpiryBatch): Promise<{ expired: number; finished: boolean }> {
-      return withHeartbeat(
+    expireUploads: async ({ executionId, task, expiredBefore }: ExpiryBatch): Promise<{ expired: number; finished: boolean }> =>
+      withHeartbeat(
         () => expiredBefore,
         async (signal) => {
-          await begin(executionId, task);
+          await begin(services, executionId, task);
           const expired = await collection.expireUploads({ olderThanMs: limits.uploadMaxAgeMs, limit: BATCH }, signal);
           const finished = expired < BATCH;
-          await report(executionId, task, { attrs: { expired: expiredBefore + expired }, finished });
+          await report(services, { executionId, task, attrs: { expired: expiredBefore + expired }, finished });
           return { expired, finished };
         },
-      );
-    },
+      ),
 
-    async collectBatch(batch: CollectBatch): Promise<{ totals: PhaseTotals; next: string | null }> {
-      return withHeartbeat(
+    collectBatch: async (batch: CollectBatch): Promise<{ totals: PhaseTotals; next: string | null }> =>
+      withHeartbeat(
         () => batch.cursor,
         async (signal) => {
-          await begin(batch.executionId, batch.phase);
-          const { items, bytes, next } = await collect(batch, signal);
-          const totals = { items: batch.before.items + items, bytes: batch.before.bytes + bytes };
-          await report(batch.executionId, batch.phase, { attrs: { ...totals }, finished: next === null });
+          const { executionId, phase, before } = batch;
+          await begin(services, executionId, phase);
+          const { items, bytes, next } = await collect(services, batch, signal);
+          const totals = { items: before.items + items, bytes: before.bytes + bytes };
+          await report(services, { executionId, task: phase, attrs: { ...totals }, finished: next === null });
           return { totals, next };
         },
-      );
-    },
+      ),
 
-    async pruneExecutions(): Promise<{ removed: number; finished: boolean }> {
+    pruneExecutions: async (): Promise<{ removed: number; finished: boolean }> => {
       const removed = await services.pruneExecutions(BATCH);
       return { removed, finished: removed < BATCH };
     },
-
-    async startJob({ job }: MaintenanceTick): Promise<StartOutcome> {
-      switch (job) {
-        case "upload-expiry":
-          return starters.startUploadExpiry({ trigger: "scheduled" });
-        case "garbage-collection":
-          return starters.startGarbageCollection({ trigger: "scheduled" });
-        case "execution-retention":
-          return starters.startExecutionRetention({ trigger: "scheduled" });
-      }
-    },
   };
+}
+
+async function begin({ tasks, executions }: ActivityServices, executionId: number, task: string): Promise<void> {
+  const changed = await tasks.update(executionId, task, { status: "Running", revision: REVISION });
+  if (changed) await executions.settle([executionId]);
+}
+
+async function report({ tasks }: ActivityServices, { executionId, task, attrs, finished }: TaskNews): Promise<void> {
+  await tasks.setAttrs(executionId, task, attrs);
+  if (finished) await tasks.update(executionId, task, { status: "Success", revision: REVISION });
+}
+
+async function collect(
+  { collection, limits }: ActivityServices,
+  { phase, cursor, request }: CollectBatch,
+  signal: AbortSignal,
+): Promise<CollectedBatch> {
+  const options = { graceMs: request.graceMs ?? limits.collectionGraceMs, limit: BATCH, dryRun: request.dryRun, after: cursor };
+  switch (phase) {
+    case "adopt":
+      return collection.adoptOrphanBytes({ limit: BATCH, after: cursor }, signal);
+    case "unlink":
+      return collection.unlinkUnreferenced(options);
+    case "mark":
+      return collection.markGarbage(options);
+    case "sweep":
+      return collection.sweepMarked({ limit: BATCH }, signal);
+  }
 }

@@ -9,7 +9,7 @@ const TURN_MS = 60 * 60_000;
 export function outboxActivities({ relay }: ActivityServices, stopping: AbortSignal) {
   return {
     /** Returns how many entries were handled in this turn. */
-    async relayOutbox(): Promise<number> {
+    relayOutbox: async (): Promise<number> => {
       const counter = { handled: 0 };
       await withHeartbeat(
         () => counter.handled,

@@ -19,7 +19,7 @@ export const REVISION = 1;
 
 export function recordActivities({ executions, tasks }: ActivityServices) {
   return {
-    async beginRun({ vendor, trigger, attrs, workflowId, runId, tasks: keys }: RunBeginning): Promise<number> {
+    beginRun: async ({ vendor, trigger, attrs, workflowId, runId, tasks: keys }: RunBeginning): Promise<number> => {
       const execution = await executions.openForRun({ workflowId, runId }, { vendor, trigger, extraAttrs: attrs });
       await tasks.add(
         execution.id,
@@ -29,7 +29,7 @@ export function recordActivities({ executions, tasks }: ActivityServices) {
       return execution.id;
     },
 
-    async endRun({ executionId, status, message }: RunEnd): Promise<void> {
+    endRun: async ({ executionId, status, message }: RunEnd): Promise<void> => {
       if (status !== "Success") {
         await tasks.endOpen(executionId, status, message);
         await executions.end(executionId, status, message);

@@ -3,6 +3,7 @@
  * or by processes that come up together.
  */
 import { WorkflowIdConflictPolicy } from "@temporalio/common";
+import type { Client } from "@temporalio/client";
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/client";
 import { isSlipwayError } from "../core/errors.ts";
 import type { ExecutionTrigger } from "../execution/plan/status.ts";
@@ -44,30 +45,7 @@ interface StartSpec {
 }
 
 export function createMaintenanceStarters(temporal: TemporalConnection): MaintenanceStarters {
-  let attributes: boolean | undefined;
-
-  async function start(spec: StartSpec, options: CallOptions): Promise<StartOutcome> {
-    attributes ??= await ensureSearchAttributes(temporal, options);
-    const pairs: SearchAttributes = attributes ? [{ key: searchAttributeKeys.triggerKind, value: spec.trigger }] : [];
-    return temporal.call(async (client) => {
-      try {
-        const handle = await client.workflow.start(spec.type, {
-          workflowId: spec.workflowId,
-          taskQueue: taskQueues.maintenance,
-          args: spec.args,
-          workflowIdConflictPolicy: WorkflowIdConflictPolicy.FAIL,
-          typedSearchAttributes: [...pairs],
-          staticSummary: spec.summary,
-        });
-        return { outcome: "started", workflowId: spec.workflowId, runId: handle.firstExecutionRunId };
-      } catch (error) {
-        if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-        const active = await client.workflow.getHandle(spec.workflowId).describe();
-        return { outcome: "active", workflowId: spec.workflowId, runId: active.raw.workflowExecutionInfo?.firstRunId || active.runId };
-      }
-    }, options);
-  }
-
+  const start = makeStart(temporal);
   return {
     startUploadExpiry({ trigger }, options = {}) {
       const args: Parameters<typeof uploadExpiry> = [{ trigger }];
@@ -110,4 +88,33 @@ function notFoundAs<T>(value: T): (error: unknown) => T {
     if (isSlipwayError(error, "NOT_FOUND")) return value;
     throw error;
   };
+}
+
+/** Registers the search attributes before the first start. */
+function makeStart(temporal: TemporalConnection): (spec: StartSpec, options: CallOptions) => Promise<StartOutcome> {
+  let registered: boolean | undefined;
+  return async (spec, options) => {
+    registered ??= await ensureSearchAttributes(temporal, options);
+    const pairs: SearchAttributes = registered ? [{ key: searchAttributeKeys.triggerKind, value: spec.trigger }] : [];
+    return temporal.call((client) => startOrJoin(client, spec, pairs), options);
+  };
+}
+
+async function startOrJoin(client: Client, spec: StartSpec, attributes: SearchAttributes): Promise<StartOutcome> {
+  const { workflowId } = spec;
+  try {
+    const handle = await client.workflow.start(spec.type, {
+      workflowId,
+      taskQueue: taskQueues.maintenance,
+      args: spec.args,
+      workflowIdConflictPolicy: WorkflowIdConflictPolicy.FAIL,
+      typedSearchAttributes: [...attributes],
+      staticSummary: spec.summary,
+    });
+    return { outcome: "started", workflowId, runId: handle.firstExecutionRunId };
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+    const active = await client.workflow.getHandle(workflowId).describe();
+    return { outcome: "active", workflowId, runId: active.raw.workflowExecutionInfo?.firstRunId || active.runId };
+  }
 }
