@@ -1,0 +1,267 @@
+/**
+ * Manifests of proxy projects. What to do with a tag is decided in plan/freshness.ts; here it is done: ask upstream once for any number of waiters, keep
+ * exact bytes, and let nothing that upstream does take away what is here.
+ */
+import type { Principal } from "../auth/principal.ts";
+import type { Project, RegistryReader, RegistryWriter, StoredManifest } from "../catalog/registry.ts";
+import { LRUCache } from "lru-cache";
+import type { Clock } from "../core/clock.ts";
+import { sleep } from "../core/clock.ts";
+import { isSlipwayError, SlipwayError, toSlipwayError } from "../core/errors.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { UpstreamClient } from "../upstream/client.ts";
+import type { Manifest, Priority } from "../upstream/types.ts";
+import { decideTag, mayServeStale } from "./plan/freshness.ts";
+import type { TagPolicy } from "./plan/freshness.ts";
+import type { TagFreshness, TagFreshnessStore, TagKey } from "./tag-freshness.ts";
+
+export type CacheState = "HIT" | "MISS" | "STALE" | "REVALIDATED" | "NEGATIVE";
+
+export interface ProxyName {
+  readonly project: Project;
+  readonly repository: string;
+  readonly upstreamRepository: string;
+}
+
+export interface ProxiedManifest {
+  readonly manifest: StoredManifest;
+  readonly cache: CacheState;
+  /** Since upstream last confirmed it. */
+  readonly ageSeconds: number;
+}
+
+export interface ProxyManifestsOptions {
+  readonly reader: RegistryReader;
+  readonly writer: Pick<RegistryWriter, "putManifest" | "deleteTag">;
+  readonly freshness: TagFreshnessStore;
+  readonly clientOf: (project: Project) => Promise<UpstreamClient>;
+  readonly policyOf: (project: Project) => TagPolicy;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Told of manifests that came from upstream, or were served. */
+  readonly onServed: (name: ProxyName, manifest: StoredManifest) => void;
+}
+
+const FILLER: Principal = { kind: "user", key: "system:proxy", id: 0, name: "proxy", sysadmin: true, scopes: null };
+const FAILURE_RETRY_MS = 3_000;
+const ABSENT: ReadonlySet<string> = new Set(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]);
+
+interface CheckResult {
+  readonly manifest: StoredManifest;
+  readonly cache: CacheState;
+}
+
+export class ProxyManifests {
+  readonly #options: ProxyManifestsOptions;
+  readonly #checks = new Map<string, Promise<CheckResult>>();
+  /** Digests that upstream does not have. */
+  readonly #absent = new LRUCache<string, true>({ max: 20_000 });
+
+  constructor(options: ProxyManifestsOptions) {
+    this.#options = options;
+  }
+
+  /** Hot path: from memory, and only when nothing has to be asked. */
+  peek(name: ProxyName, reference: string): { manifest: StoredManifest; ageSeconds: number } | undefined {
+    const manifest = this.#options.reader.peekManifest(name.repository, reference);
+    if (manifest === undefined) return undefined;
+    if (reference.includes(":")) return { manifest, ageSeconds: 0 };
+    const known = this.#options.freshness.peek(name.repository, reference);
+    if (known === undefined || known.digest !== manifest.digest) return undefined;
+    const now = this.#options.clock.now();
+    if (decideTag(known, this.#options.policyOf(name.project), now).kind !== "serve") return undefined;
+    return { manifest, ageSeconds: ageOf(known, now) };
+  }
+
+  async get(name: ProxyName, reference: string, signal?: AbortSignal): Promise<ProxiedManifest> {
+    const served = reference.includes(":") ? await this.#byDigest(name, reference) : await this.#byTag(name, reference, signal);
+    this.#options.onServed(name, served.manifest);
+    return served;
+  }
+
+  async #byDigest(name: ProxyName, digest: string): Promise<ProxiedManifest> {
+    const held = await this.#options.reader.findManifest(name.repository, digest);
+    if (held) return { manifest: held, cache: "HIT", ageSeconds: 0 };
+    const policy = this.#options.policyOf(name.project);
+    const key = `${name.repository}@${digest}`;
+    if (policy.mode === "offline" || this.#absent.get(key)) throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
+    try {
+      return { ...(await this.#once(key, () => this.#fetch(name, digest, "interactive"))), ageSeconds: 0 };
+    } catch (error) {
+      if (isAbsent(error)) this.#absent.set(key, true, { ttl: policy.negativeTtlMs });
+      throw error;
+    }
+  }
+
+  async #byTag(name: ProxyName, tag: string, signal?: AbortSignal): Promise<ProxiedManifest> {
+    const { freshness, clock } = this.#options;
+    const policy = this.#options.policyOf(name.project);
+    const key: TagKey = { projectId: name.project.id, repository: name.repository, tag };
+    const remembered = freshness.peek(name.repository, tag);
+    let known: TagFreshness | null = remembered ?? null;
+    if (known === null || decideTag(known, policy, clock.now()).kind !== "serve") known = (await freshness.find(key)) ?? known;
+    const decision = decideTag(known, policy, clock.now());
+    if (decision.kind === "absent") throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
+    if (decision.kind !== "check") {
+      const held = await this.#held(name, known);
+      if (held) {
+        if (decision.kind === "serve-and-refresh") this.#refreshBehind(name, key, known);
+        return { manifest: held, cache: decision.cache, ageSeconds: ageOf(known, clock.now()) };
+      }
+    }
+    return this.#checked(name, { key, known, policy, waitMs: decision.kind === "check" ? decision.waitMs : null }, signal);
+  }
+
+  async #checked(
+    name: ProxyName,
+    { key, known, policy, waitMs }: { key: TagKey; known: TagFreshness | null; policy: TagPolicy; waitMs: number | null },
+    signal?: AbortSignal,
+  ): Promise<ProxiedManifest> {
+    const held = await this.#held(name, known);
+    const check = this.#check(name, { key, known: held ? known : null, priority: held ? "revalidation" : "interactive" });
+    const stale = (): ProxiedManifest => ({
+      manifest: held as StoredManifest,
+      cache: "STALE",
+      ageSeconds: ageOf(known, this.#options.clock.now()),
+    });
+    try {
+      if (waitMs === null || held === null) return { ...(await check), ageSeconds: 0 };
+      const timer = new AbortController();
+      const late = sleep(waitMs, AbortSignal.any(signal ? [timer.signal, signal] : [timer.signal])).then(() => null);
+      try {
+        const result = await Promise.race([check, late]);
+        return result ? { ...result, ageSeconds: 0 } : stale();
+      } finally {
+        timer.abort();
+        late.catch(() => undefined);
+      }
+    } catch (error) {
+      const failure = toSlipwayError(error);
+      if (held === null || !mayServeStale(known, policy, { absent: isAbsent(failure) })) throw failure;
+      return stale();
+    }
+  }
+
+  async #held(name: ProxyName, known: TagFreshness | null): Promise<StoredManifest | null> {
+    return known === null || known.digest === null ? null : this.#options.reader.findManifest(name.repository, known.digest);
+  }
+
+  #refreshBehind(name: ProxyName, key: TagKey, known: TagFreshness | null): void {
+    this.#check(name, { key, known, priority: "revalidation" }).catch((error: unknown) => {
+      this.#options.logger.debug({ repository: key.repository, tag: key.tag, error }, "a tag could not be checked behind");
+    });
+  }
+
+  /** One check of a tag at a time in this process, whoever waits for it. */
+  #check(name: ProxyName, ask: { key: TagKey; known: TagFreshness | null; priority: Priority }): Promise<CheckResult> {
+    return this.#once(`${name.repository}:${ask.key.tag}`, () => this.#ask(name, ask));
+  }
+
+  #once(key: string, work: () => Promise<CheckResult>): Promise<CheckResult> {
+    const running = this.#checks.get(key);
+    if (running) return running;
+    const started = work().finally(() => this.#checks.delete(key));
+    this.#checks.set(key, started);
+    return started;
+  }
+
+  async #ask(
+    name: ProxyName,
+    { key, known, priority }: { key: TagKey; known: TagFreshness | null; priority: Priority },
+  ): Promise<CheckResult> {
+    const { freshness } = this.#options;
+    const policy = this.#options.policyOf(name.project);
+    try {
+      if (known !== null && known.digest !== null) {
+        const client = await this.#options.clientOf(name.project);
+        const head = await client.headManifest(name.upstreamRepository, key.tag, { priority });
+        if (head.digest === known.digest) {
+          const held = await this.#held(name, known);
+          if (held) {
+            await freshness.confirm(key, {
+              digest: head.digest,
+              mediaType: head.mediaType,
+              size: head.size,
+              etag: head.etag,
+              freshMs: policy.ttlMs,
+              status: 200,
+            });
+            return { manifest: held, cache: "REVALIDATED" };
+          }
+        }
+        if (head.manifest) return await this.#keep(name, head.manifest, { key, policy });
+      }
+      return await this.#fetch(name, key.tag, priority);
+    } catch (error) {
+      await this.#noteTrouble(name, { key, known, policy }, toSlipwayError(error));
+      throw error;
+    }
+  }
+
+  async #noteTrouble(
+    name: ProxyName,
+    { key, known, policy }: { key: TagKey; known: TagFreshness | null; policy: TagPolicy },
+    error: SlipwayError,
+  ): Promise<void> {
+    const { freshness, writer } = this.#options;
+    if (!isAbsent(error)) {
+      if (known) await freshness.noteFailure(key, known, { status: error.status, retryMs: FAILURE_RETRY_MS });
+      return;
+    }
+    if (known?.digest && policy.keepDeleted) {
+      await freshness.noteFailure(key, known, { status: 404, retryMs: policy.negativeTtlMs });
+      return;
+    }
+    await freshness.confirm(key, { digest: null, mediaType: null, size: null, etag: null, freshMs: policy.negativeTtlMs, status: 404 });
+    if (known?.digest) await writer.deleteTag(name.repository, key.tag, { principal: FILLER });
+  }
+
+  async #fetch(name: ProxyName, reference: string, priority: Priority): Promise<CheckResult> {
+    const client = await this.#options.clientOf(name.project);
+    const answer = await client.getManifest(name.upstreamRepository, reference, { priority });
+    if (answer.notModified) throw new SlipwayError("UPSTREAM_INVALID");
+    const policy = this.#options.policyOf(name.project);
+    const key = reference.includes(":") ? null : { projectId: name.project.id, repository: name.repository, tag: reference };
+    return this.#keep(name, answer, { key, policy, digest: key === null ? reference : null });
+  }
+
+  async #keep(
+    name: ProxyName,
+    manifest: Manifest,
+    { key, policy, digest = null }: { key: TagKey | null; policy: TagPolicy; digest?: string | null },
+  ): Promise<CheckResult> {
+    const { writer, freshness } = this.#options;
+    if (digest !== null && manifest.digest !== digest)
+      throw new SlipwayError("DIGEST_MISMATCH", { detail: { expected: digest, found: manifest.digest } });
+    await writer.putManifest({
+      repository: name.repository,
+      project: name.project,
+      tags: key === null ? [] : [key.tag],
+      digest: digest ?? manifest.digest,
+      contentType: manifest.mediaType,
+      bytes: manifest.bytes,
+      principal: FILLER,
+      origin: "fill",
+      allowMissingBlobs: true,
+    });
+    if (key !== null) {
+      await freshness.confirm(key, {
+        digest: manifest.digest,
+        mediaType: manifest.mediaType,
+        size: manifest.bytes.length,
+        etag: manifest.etag,
+        freshMs: policy.ttlMs,
+        status: 200,
+      });
+    }
+    return { manifest: { digest: digest ?? manifest.digest, mediaType: manifest.mediaType, bytes: manifest.bytes }, cache: "MISS" };
+  }
+}
+
+function isAbsent(error: unknown): boolean {
+  return isSlipwayError(error) && ABSENT.has(error.code);
+}
+
+function ageOf(known: TagFreshness | null, now: number): number {
+  return known === null ? 0 : Math.max(0, Math.floor((now - known.checkedAt) / 1000));
+}

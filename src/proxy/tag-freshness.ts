@@ -1,0 +1,121 @@
+/** Rows that say when upstream last confirmed a tag, with a bounded picture of them in memory for the hot path. */
+import { LRUCache } from "lru-cache";
+import type { Clock } from "../core/clock.ts";
+import type { Queryable } from "../db/pool.ts";
+import type { TagKnowledge } from "./plan/freshness.ts";
+
+export interface TagKey {
+  readonly projectId: number;
+  readonly repository: string;
+  readonly tag: string;
+}
+
+export interface TagFreshness extends TagKnowledge {
+  readonly etag: string | null;
+  readonly lastStatus: number;
+}
+
+interface FreshnessRow {
+  digest: string | null;
+  etag: string | null;
+  checked_at: Date;
+  fresh_until: Date;
+  last_status: number;
+}
+
+export interface TagConfirmation {
+  readonly digest: string | null;
+  readonly mediaType: string | null;
+  readonly size: number | null;
+  readonly etag: string | null;
+  readonly freshMs: number;
+  readonly status: number;
+}
+
+const REMEMBERED = 50_000;
+
+export class TagFreshnessStore {
+  readonly #db: Queryable;
+  readonly #clock: Clock;
+  readonly #memory = new LRUCache<string, TagFreshness>({ max: REMEMBERED });
+
+  constructor(db: Queryable, clock: Clock) {
+    this.#db = db;
+    this.#clock = clock;
+  }
+
+  /** What this process last saw; another process may know better, so only a fresh answer may be trusted. */
+  peek(repository: string, tag: string): TagFreshness | undefined {
+    return this.#memory.get(`${repository}:${tag}`);
+  }
+
+  async find(key: TagKey): Promise<TagFreshness | null> {
+    const { rows } = await this.#db.query<FreshnessRow>(
+      "SELECT digest, etag, checked_at, fresh_until, last_status FROM proxy_tags WHERE project_id = $1 AND repository = $2 AND tag = $3",
+      [key.projectId, key.repository, key.tag],
+    );
+    const row = rows[0];
+    return row ? this.#remember(key, toFreshness(row)) : null;
+  }
+
+  /** Upstream has answered. */
+  async confirm(key: TagKey, confirmation: TagConfirmation): Promise<TagFreshness> {
+    const { rows } = await this.#db.query<FreshnessRow>(
+      `INSERT INTO proxy_tags (project_id, repository, tag, digest, media_type, size, etag, checked_at, fresh_until, last_status, heat)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now() + $8 * interval '1 ms', $9, 1)
+       ON CONFLICT (project_id, repository, tag) DO UPDATE SET digest = EXCLUDED.digest, media_type = EXCLUDED.media_type, size = EXCLUDED.size,
+         etag = EXCLUDED.etag, checked_at = EXCLUDED.checked_at, fresh_until = EXCLUDED.fresh_until, last_status = EXCLUDED.last_status, heat = proxy_tags.heat + 1
+       RETURNING digest, etag, checked_at, fresh_until, last_status`,
+      [
+        key.projectId,
+        key.repository,
+        key.tag,
+        confirmation.digest,
+        confirmation.mediaType,
+        confirmation.size,
+        confirmation.etag,
+        confirmation.freshMs,
+        confirmation.status,
+      ],
+    );
+    return this.#remember(key, toFreshness(rows[0] as FreshnessRow));
+  }
+
+  /** The check failed: what is known stays, and the next check waits a little. */
+  async noteFailure(key: TagKey, known: TagFreshness, options: { status: number; retryMs: number }): Promise<TagFreshness> {
+    const kept: TagFreshness = {
+      ...known,
+      freshUntil: Math.max(known.freshUntil, this.#clock.now() + options.retryMs),
+      lastStatus: options.status,
+    };
+    this.#memory.set(`${key.repository}:${key.tag}`, kept);
+    await this.#db
+      .query("UPDATE proxy_tags SET last_status = $4 WHERE project_id = $1 AND repository = $2 AND tag = $3", [
+        key.projectId,
+        key.repository,
+        key.tag,
+        options.status,
+      ])
+      .catch(() => undefined);
+    return kept;
+  }
+
+  forget(repository: string, tag: string): void {
+    this.#memory.delete(`${repository}:${tag}`);
+  }
+
+  #remember(key: TagKey, freshness: TagFreshness): TagFreshness {
+    this.#memory.set(`${key.repository}:${key.tag}`, freshness);
+    return freshness;
+  }
+}
+
+function toFreshness(row: FreshnessRow): TagFreshness {
+  return {
+    digest: row.digest,
+    etag: row.etag,
+    checkedAt: row.checked_at.getTime(),
+    freshUntil: row.fresh_until.getTime(),
+    lastStatus: row.last_status,
+  };
+}
