@@ -3,54 +3,28 @@ import assert from "node:assert/strict";
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { access, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Readable } from "node:stream";
 import { test, type TestContext } from "node:test";
 import { isSlipwayError } from "../../src/core/errors.ts";
 import type { BlobStore } from "../../src/storage/blob-store.ts";
+import { openBlobStore } from "../../src/storage/open-store.ts";
+import type { StorageConfig } from "../../src/storage/storage-config.ts";
+import { type Check, chunksOf, collect, digestOf, hasCode, MIB, openSessions } from "./store-checks.ts";
+import { raceTests } from "./store-races.ts";
 import { tempDir } from "./temp.ts";
-
-const MIB = 1024 * 1024;
 
 export interface StoreFixture {
   readonly name: string;
   readonly skip: string | false;
-  /** Empty storage; each call of `open` is a store like that of a further process. */
-  readonly storage: (t: TestContext) => Promise<{ readonly open: () => Promise<BlobStore> }>;
-}
-
-export function digestOf(bytes: Uint8Array, algorithm: "sha256" | "sha512" = "sha256"): string {
-  return `${algorithm}:${createHash(algorithm).update(bytes).digest("hex")}`;
-}
-
-/** In pieces of uneven size, as a socket gives them. */
-export async function* chunksOf(bytes: Uint8Array, size = 61_000): AsyncGenerator<Uint8Array> {
-  for (let from = 0; from < bytes.byteLength; from += size) yield bytes.subarray(from, from + size);
-}
-
-export async function collect(stream: Readable): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of stream) chunks.push(chunk);
-  return Buffer.concat(chunks);
-}
-
-export function hasCode(...codes: readonly Parameters<typeof isSlipwayError>[1][]) {
-  return (error: unknown): boolean => {
-    assert.ok(isSlipwayError(error, ...codes), `expected ${codes.join(" or ")}, got ${String(error)}`);
-    return true;
-  };
-}
-
-/** The open sessions of a store at one moment: the cut-off lies in the future, whatever the clock of the service. */
-async function openSessions(store: BlobStore): Promise<string[]> {
-  return await store.listSessions(Date.now() + 60_000, 100);
+  /** Where empty storage is; it may be opened several times, as by several processes. */
+  readonly storage: (t: TestContext) => Promise<StorageConfig>;
 }
 
 export function storeConformance(fixture: StoreFixture): void {
   const check = (title: string, run: (store: BlobStore, open: () => Promise<BlobStore>, folder: string) => Promise<void>): void => {
     test(`${fixture.name}: ${title}`, { skip: fixture.skip, timeout: 60_000 }, async (t) => {
-      const storage = await fixture.storage(t);
+      const config = await fixture.storage(t);
       const open = async (): Promise<BlobStore> => {
-        const store = await storage.open();
+        const store = await openBlobStore(config);
         t.after(() => store.close());
         return store;
       };
@@ -63,8 +37,6 @@ export function storeConformance(fixture: StoreFixture): void {
   raceTests(check);
   objectTests(check);
 }
-
-type Check = (title: string, run: (store: BlobStore, open: () => Promise<BlobStore>, folder: string) => Promise<void>) => void;
 
 function blobTests(check: Check): void {
   check("put makes sha256 and sha512 blobs readable, whole and in ranges", async (store) => {
@@ -316,108 +288,6 @@ function adoptTests(check: Check): void {
       assert.deepEqual(await store.readAll(digestOf(bytes), size), bytes);
       await assert.rejects(access(path));
     }
-  });
-}
-
-function raceTests(check: Check): void {
-  check("many commits of one digest at once all succeed", async (store, open) => {
-    const other = await open();
-    const bytes = randomBytes(7 * MIB);
-    const commit = { digest: digestOf(bytes), size: bytes.length };
-    const ids = Array.from({ length: 6 }, () => randomUUID());
-    for (const id of ids) {
-      await store.createSession(id);
-      await store.append(id, chunksOf(bytes), { offset: 0 });
-    }
-    await Promise.all(ids.map((id, index) => (index % 2 === 0 ? store : other).commitSession(id, commit)));
-    assert.deepEqual(await store.readAll(commit.digest, bytes.length), bytes);
-    assert.deepEqual(await openSessions(store), []);
-  });
-
-  check("the same session committed twice at once is committed", async (store, open) => {
-    const other = await open();
-    const bytes = randomBytes(100_000);
-    const commit = { digest: digestOf(bytes), size: bytes.length };
-    for (let round = 0; round < 5; round += 1) {
-      const id = randomUUID();
-      await store.createSession(id);
-      await store.append(id, chunksOf(bytes), { offset: 0 });
-      const ends = await Promise.allSettled([store.commitSession(id, commit), other.commitSession(id, commit)]);
-      for (const end of ends) if (end.status === "rejected") hasCode("CONFLICT")(end.reason);
-      assert.ok(ends.some((end) => end.status === "fulfilled"));
-      assert.deepEqual(await store.readAll(commit.digest, bytes.length), bytes);
-    }
-  });
-
-  check("of several appends to one offset at once at most one counts, and its bytes are whole", async (store, open) => {
-    const stores = [store, await open(), await open()];
-    for (let round = 0; round < 4; round += 1) {
-      const id = randomUUID();
-      await store.createSession(id);
-      const candidates = stores.map((_, index) => randomBytes((round % 2 === 0 ? 200_000 : 6 * MIB) + index));
-      const ends = await Promise.allSettled(
-        stores.map(async (each, index) => await each.append(id, chunksOf(candidates[index] ?? Buffer.alloc(0)), { offset: 0 })),
-      );
-      const winners = candidates.filter((_, index) => ends[index]?.status === "fulfilled");
-      for (const end of ends) if (end.status === "rejected") hasCode("CONFLICT")(end.reason);
-      assert.ok(winners.length <= 1, "two appends at one offset both counted");
-      const size = await store.sessionSize(id);
-      if (winners[0]) {
-        assert.equal(size, winners[0].length);
-        assert.deepEqual(await collect(await store.readSession(id)), winners[0]);
-      } else {
-        const rest = randomBytes(1000);
-        assert.equal((await store.append(id, chunksOf(rest), { offset: size ?? -1 })).offset, (size ?? 0) + 1000);
-      }
-    }
-  });
-
-  check("an append to a session that is removed meanwhile ends as unknown and leaves nothing", async (store, open) => {
-    const other = await open();
-    const id = randomUUID();
-    await store.createSession(id);
-    async function* source(): AsyncGenerator<Uint8Array> {
-      yield* chunksOf(randomBytes(6 * MIB));
-      await other.abortSession(id);
-      yield randomBytes(10);
-    }
-    await assert.rejects(store.append(id, source(), { offset: 0 }), hasCode("BLOB_UPLOAD_UNKNOWN", "CONFLICT"));
-    assert.equal(await store.sessionSize(id), null);
-    for (const left of await openSessions(store)) await store.abortSession(left);
-    assert.deepEqual(await openSessions(store), []);
-  });
-
-  check("an upload whose writer hangs is taken over, and the late writer does no harm", async (store, open) => {
-    const other = await open();
-    const id = randomUUID();
-    await store.createSession(id);
-    const bytes = randomBytes(16 * MIB);
-    let wake: () => void = () => undefined;
-    const taken = new Promise<void>((resolve) => {
-      wake = resolve;
-    });
-    async function* hanging(): AsyncGenerator<Uint8Array> {
-      yield* chunksOf(bytes.subarray(0, 11 * MIB));
-      await taken;
-      yield Buffer.alloc(5 * MIB, 0xff);
-    }
-    const late = store.append(id, hanging(), { offset: 0 }).then(
-      () => null,
-      (error: unknown) => error,
-    );
-    let offset = 0;
-    while (offset < 10 * MIB) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      offset = (await other.sessionSize(id)) ?? 0;
-    }
-    assert.deepEqual(await collect(await other.readSession(id)), bytes.subarray(0, offset));
-    await other.append(id, chunksOf(bytes.subarray(offset)), { offset });
-    wake();
-    hasCode("CONFLICT")(await late);
-    assert.deepEqual(await collect(await other.readSession(id)), bytes);
-    await other.commitSession(id, { digest: digestOf(bytes), size: bytes.length });
-    assert.deepEqual(await store.readAll(digestOf(bytes), bytes.length), bytes);
-    assert.deepEqual(await openSessions(store), []);
   });
 }
 
