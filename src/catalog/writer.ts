@@ -1,6 +1,6 @@
 /** The writes that the registry's HTTP surface asks for; each is a part of its own. */
 import type { Principal } from "../auth/principal.ts";
-import { BlobWriter } from "./blob-writer.ts";
+import type { BlobWriter } from "./blob-writer.ts";
 import type { CatalogContext } from "./catalog-context.ts";
 import { Deleter } from "./deletes.ts";
 import { ManifestPusher } from "./manifest-push.ts";

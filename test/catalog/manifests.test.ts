@@ -123,10 +123,10 @@ test("a fill may store a manifest before its blobs", async (t) => {
 test("the digest in the reference is checked, sha512 too", async (t) => {
   const fixture = await catalogFixture(t);
   const bytes = indexManifest([], { annotations: { a: "b" } });
-  await fails(putManifest(fixture, REPOSITORY, bytes, [], { digest: digestOf(Buffer.from("x")) }), "DIGEST_INVALID");
-  await fails(putManifest(fixture, REPOSITORY, bytes, [], { digest: "sha256:bad" }), "DIGEST_INVALID");
+  await fails(putManifest(fixture, REPOSITORY, bytes, { tags: [], digest: digestOf(Buffer.from("x")) }), "DIGEST_INVALID");
+  await fails(putManifest(fixture, REPOSITORY, bytes, { tags: [], digest: "sha256:bad" }), "DIGEST_INVALID");
   const sha512 = digestOf(bytes, "sha512");
-  assert.equal((await putManifest(fixture, REPOSITORY, bytes, ["big"], { digest: sha512 })).digest, sha512);
+  assert.equal((await putManifest(fixture, REPOSITORY, bytes, { tags: ["big"], digest: sha512 })).digest, sha512);
   assert.equal(await tagDigest(fixture, "big"), sha512);
 });
 
@@ -152,7 +152,7 @@ test("about 4 MB and odd characters are stored as they came", async (t) => {
       .toString()
       .replace("{", "{ \n\t"),
   );
-  const { digest } = await putManifest(fixture, REPOSITORY, bytes, ["big"], { contentType: MEDIA_TYPES.ociIndex });
+  const { digest } = await putManifest(fixture, REPOSITORY, bytes, { tags: ["big"], contentType: MEDIA_TYPES.ociIndex });
   assert.deepEqual(await fixture.store.readAll(digest, 8_000_000), bytes);
   const row = await new ManifestStore(fixture.database).find(REPOSITORY, digest);
   assert.equal(row?.bytes, null);
@@ -163,12 +163,12 @@ test("preconditions hold for every tag or nothing changes", async (t) => {
   const fixture = await catalogFixture(t);
   const one = indexManifest([], { annotations: { n: "1" } });
   const two = indexManifest([], { annotations: { n: "2" } });
-  await fails(putManifest(fixture, REPOSITORY, one, ["v1"], { ifMatch: "*" }), "PRECONDITION_FAILED");
-  await putManifest(fixture, REPOSITORY, one, ["v1"], { ifNoneMatch: "*" });
-  await fails(putManifest(fixture, REPOSITORY, two, ["new", "v1"], { ifNoneMatch: "*" }), "PRECONDITION_FAILED");
+  await fails(putManifest(fixture, REPOSITORY, one, { tags: ["v1"], ifMatch: "*" }), "PRECONDITION_FAILED");
+  await putManifest(fixture, REPOSITORY, one, { tags: ["v1"], ifNoneMatch: "*" });
+  await fails(putManifest(fixture, REPOSITORY, two, { tags: ["new", "v1"], ifNoneMatch: "*" }), "PRECONDITION_FAILED");
   assert.equal(await tagDigest(fixture, "new"), null);
-  await fails(putManifest(fixture, REPOSITORY, two, ["v1"], { ifMatch: digestOf(two) }), "PRECONDITION_FAILED");
-  await putManifest(fixture, REPOSITORY, two, ["v1"], { ifMatch: digestOf(one) });
+  await fails(putManifest(fixture, REPOSITORY, two, { tags: ["v1"], ifMatch: digestOf(two) }), "PRECONDITION_FAILED");
+  await putManifest(fixture, REPOSITORY, two, { tags: ["v1"], ifMatch: digestOf(one) });
   assert.equal(await tagDigest(fixture, "v1"), digestOf(two));
 });
 
@@ -178,7 +178,7 @@ test("of twenty conditional moves of one tag exactly one succeeds", async (t) =>
   await putManifest(fixture, REPOSITORY, base, ["v1"]);
   const moves = await Promise.allSettled(
     Array.from({ length: 20 }, (_, index) =>
-      putManifest(fixture, REPOSITORY, indexManifest([], { annotations: { n: String(index) } }), ["v1"], { ifMatch: digestOf(base) }),
+      putManifest(fixture, REPOSITORY, indexManifest([], { annotations: { n: String(index) } }), { tags: ["v1"], ifMatch: digestOf(base) }),
     ),
   );
   assert.equal(moves.filter((move) => move.status === "fulfilled").length, 1);
@@ -191,7 +191,7 @@ test("twenty pushes of one manifest and tag into a new repository all succeed", 
   const writers = [newWriter(fixture.context), newWriter(fixture.context)];
   await Promise.all(
     Array.from({ length: 20 }, (_, index) =>
-      putManifest(fixture, "team/fresh", bytes, ["v1"], { writer: writers[index % 2] ?? fixture.writer }),
+      putManifest(fixture, "team/fresh", bytes, { tags: ["v1"], writer: writers[index % 2] ?? fixture.writer }),
     ),
   );
   const counts = await fixture.database.query(

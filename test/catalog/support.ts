@@ -6,10 +6,10 @@ import { ANONYMOUS, type Principal } from "../../src/auth/principal.ts";
 import { BlobWriter } from "../../src/catalog/blob-writer.ts";
 import { type CatalogContext, type CatalogLimits, DEFAULT_CATALOG_LIMITS } from "../../src/catalog/catalog-context.ts";
 import { ProjectStore } from "../../src/catalog/project-store.ts";
-import type { Project } from "../../src/catalog/registry.ts";
+import type { ManifestPutResult, Project } from "../../src/catalog/registry.ts";
 import { CatalogWriter } from "../../src/catalog/writer.ts";
 import { systemClock } from "../../src/core/clock.ts";
-import { Database } from "../../src/db/pool.ts";
+import type { Database } from "../../src/db/pool.ts";
 import { MEDIA_TYPES } from "../../src/oci/media-types.ts";
 import type { BlobStore } from "../../src/storage/blob-store.ts";
 import { FsBlobStore } from "../../src/storage/fs-store.ts";
@@ -130,22 +130,22 @@ export function indexManifest(children: readonly { digest: string; size: number;
   return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MEDIA_TYPES.ociIndex, manifests, ...extra }));
 }
 
+interface PutOptions {
+  readonly tags: readonly string[];
+  readonly digest?: string;
+  readonly contentType?: string;
+  readonly ifMatch?: string;
+  readonly ifNoneMatch?: string;
+  readonly writer?: CatalogWriter;
+}
+
 export function putManifest(
   fixture: Fixture,
   repository: string,
   bytes: Buffer,
-  tags: readonly string[],
-  extra: { digest?: string; contentType?: string; ifMatch?: string; ifNoneMatch?: string; writer?: CatalogWriter } = {},
-) {
-  const { writer, digest, contentType, ...conditions } = extra;
-  return (writer ?? fixture.writer).putManifest({
-    repository,
-    project: fixture.project,
-    tags,
-    digest: digest ?? null,
-    contentType,
-    bytes,
-    principal: PRINCIPAL,
-    ...conditions,
-  });
+  options: readonly string[] | PutOptions,
+): Promise<ManifestPutResult> {
+  const given: PutOptions = "tags" in options ? options : { tags: options };
+  const { writer = fixture.writer, digest = null, contentType, ...rest } = given;
+  return writer.putManifest({ repository, project: fixture.project, digest, contentType, bytes, principal: PRINCIPAL, ...rest });
 }
