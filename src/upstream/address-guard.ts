@@ -36,6 +36,8 @@ export const PRIVATE_RANGES: readonly string[] = [
   "ff00::/8",
 ];
 
+const RESOLVE_MS = 5000;
+
 export type AddressClass = "denied" | "private" | "public";
 /** `operator`: all that is not denied. `public`: for what a public upstream itself names. */
 export type Reach = "operator" | "public";
@@ -120,7 +122,13 @@ export class AddressGuard {
     const family = isIP(hostname);
     if (family !== 0) return Promise.resolve([{ address: hostname, family }]);
     return new Promise((resolve, reject) => {
-      this.#resolver(hostname, (error, addresses) => (error ? reject(error) : resolve(addresses)));
+      const late = Object.assign(new Error("the name was not resolved in time"), { code: "ETIMEDOUT" });
+      const timer = setTimeout(() => reject(late), RESOLVE_MS);
+      this.#resolver(hostname, (error, addresses) => {
+        clearTimeout(timer);
+        if (error) reject(error);
+        else resolve(addresses);
+      });
     });
   }
 

@@ -50,6 +50,11 @@ export class UpstreamClient {
     return this.#options.resolved.endpoint.name;
   }
 
+  /** False when the registry was seen to send whole blobs instead of ranges: parallel ranges would only multiply the transfer. */
+  get honoursRanges(): boolean {
+    return !this.#options.resolved.bases.some((base) => this.#options.quirks.has(base.origin, "rangeIgnored"));
+  }
+
   /** Reaches the registry and, where it asks for one, proves the credential. */
   async ping(call: CallOptions = {}): Promise<PingResult> {
     const answer = await this.#options.exchange.collect(

@@ -93,7 +93,7 @@ export class Connections {
     const known = this.#pools.get(key);
     if (known) return known;
     const pool = new Pool(origin, {
-      connections: this.#options.connectionsPerOrigin ?? 128,
+      connections: this.#options.connectionsPerOrigin ?? 256,
       pipelining: 1,
       allowH2: false,
       keepAliveTimeout: 15_000,

@@ -80,7 +80,8 @@ export class Exchange {
   /** The body keeps the call's slot until it is read to its end or destroyed. */
   open(request: UpstreamRequest): Promise<UpstreamAnswer> {
     return this.#run(request, (answer, slot, outcome) => {
-      answer.body.once("close", () => slot.release(outcome));
+      if (outcome === "ok") slot.wentWell();
+      answer.body.once("close", () => slot.release(outcome === "ok" ? "neutral" : outcome));
       return Promise.resolve(answer);
     });
   }

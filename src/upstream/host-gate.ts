@@ -80,7 +80,7 @@ export class HostGate {
     const bound = queueBound === undefined ? {} : { queueBound };
     this.#queues = {
       meta: new HostQueue({ clock, processes, ...bound, ...(options.metaConcurrency ?? { initial: 32, ceiling: 64 }) }),
-      bulk: new HostQueue({ clock, processes, ...bound, ...(options.bulkConcurrency ?? { initial: 16, ceiling: 64 }) }),
+      bulk: new HostQueue({ clock, processes, ...bound, ...(options.bulkConcurrency ?? { initial: 32, ceiling: 128 }) }),
     };
     this.#breaker = new Breaker({
       clock,

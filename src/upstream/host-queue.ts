@@ -21,6 +21,8 @@ export interface HostQueueOptions {
 export type SlotOutcome = "ok" | "overload" | "neutral";
 
 export interface Slot {
+  /** For long bodies: the host took the call well, whenever it will end. */
+  wentWell(): void;
   /** The first call counts; later ones do nothing. */
   release(outcome: SlotOutcome): void;
 }
@@ -140,6 +142,10 @@ export class HostQueue {
     const startedAt = this.#options.clock.now();
     let open = true;
     return {
+      wentWell: () => {
+        this.#grow();
+        this.#pump();
+      },
       release: (outcome) => {
         if (!open) return;
         open = false;

@@ -9,7 +9,6 @@ export const QUIRKS = {
   referrersUnsupported: 300_000,
   referrersSupported: 3_600_000,
   rangeIgnored: 3_600_000,
-  chunksUnsupported: 3_600_000,
 } as const;
 
 export type Quirk = keyof typeof QUIRKS;

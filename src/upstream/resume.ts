@@ -60,6 +60,8 @@ export class ResumingBody extends Readable {
     this.#watchdog = new StallWatchdog(options.stall);
     this.#timer = setInterval(() => this.#checkStall(), Math.max(50, options.stall.windowMs / 6));
     this.#timer.unref();
+    // It may fail before its reader begins to listen; that must not end the process.
+    this.on("error", () => undefined);
     this.#attach(options.first);
   }
 
@@ -88,10 +90,10 @@ export class ResumingBody extends Readable {
       "end",
       current(() => this.#ended()),
     );
-    body.once("error", (error) => current(() => this.#resume("cut", error))());
+    body.once("error", (error) => current(() => void this.#resume("cut", error))());
     body.once(
       "close",
-      current(() => this.#resume("cut", null)),
+      current(() => void this.#resume("cut", null)),
     );
     if (this.#wanted) this.#watchdog.waiting(this.#options.clock.now());
     else body.pause();

@@ -73,8 +73,10 @@ test("a registry that ignores Range on resumption is read again and skipped thro
   proxy.set({ cutAfterBytes: MIB, cuts: 1 });
   const { body } = await startClient(t, proxy.url).getBlob("a", DIGEST);
   assert.ok((await readAll(body)).equals(BYTES));
-  const part = await startClient(t, proxy.url).getBlob("a", DIGEST, { range: { start: 2 * MIB, end: 2 * MIB + 99 } });
-  assert.equal(part.rangeHonoured, false);
+  const client = startClient(t, proxy.url);
+  assert.equal(client.honoursRanges, true);
+  const part = await client.getBlob("a", DIGEST, { range: { start: 2 * MIB, end: 2 * MIB + 99 } });
+  assert.deepEqual([part.rangeHonoured, client.honoursRanges], [false, false]);
   assert.ok((await readAll(part.body)).equals(BYTES.subarray(2 * MIB, 2 * MIB + 100)));
 });
 
@@ -177,6 +179,16 @@ test("aborting or destroying a body closes its connection and frees its slot", a
   await assert.rejects(readAll(first.body), withCode("CANCELLED"));
   second.body.destroy();
   await until(() => pool.stats().hosts[0]?.queue.bulk.running === 0, "free slots");
+});
+
+test("a body that fails before anybody listens does not end the process", async (t) => {
+  const registry = await startFakeRegistry(t);
+  registry.putBlob("a", BYTES);
+  const controller = new AbortController();
+  const { body } = await startClient(t, registry.url).getBlob("a", DIGEST, { signal: controller.signal });
+  controller.abort();
+  await until(() => body.closed, "the end of the body");
+  assert.ok(body.errored);
 });
 
 test("later ranges go straight to where the bytes are, and back to the registry when that address ran out", async (t) => {

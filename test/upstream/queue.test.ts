@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HostQueue } from "../../src/upstream/host-queue.ts";
+import type { Slot } from "../../src/upstream/host-queue.ts";
 import type { Priority } from "../../src/upstream/types.ts";
 import { withCode } from "./support.ts";
 
@@ -99,4 +100,17 @@ test("a limit that is reached grows with successes, also when only background ca
 test("the ceiling is shared by the live processes", () => {
   const { queue } = startQueue({ initial: 16, ceiling: 16, processes: () => 4 });
   assert.equal(queue.limit, 4);
+});
+
+test("long bodies that have begun well let the limit grow before they end", async () => {
+  const { queue } = startQueue({ initial: 2, ceiling: 4 });
+  const slots: Slot[] = [];
+  for (let call = 0; call < 8; call += 1) {
+    const waiting = queue.acquire({ priority: "interactive", waitMs: 20 }).catch(() => null);
+    for (const slot of slots) slot.wentWell();
+    const slot = await waiting;
+    if (slot) slots.push(slot);
+  }
+  assert.equal(queue.running, 4);
+  for (const slot of slots) slot.release("neutral");
 });
