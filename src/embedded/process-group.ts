@@ -11,7 +11,8 @@ export interface ProcessGroupOptions {
   /** The program and its arguments; it runs under our own Node and with our environment. */
   readonly entry: string;
   readonly args: readonly string[];
-  readonly run: RunFile;
+  /** Null when no data folder is owned here. */
+  readonly run: RunFile | null;
   readonly log: Logger;
   /** How long a member may drain after SIGTERM. */
   readonly drainMs: number;
@@ -55,7 +56,7 @@ function member(options: ProcessGroupOptions, name: string): WatchedProcess {
     stop: [{ signal: "SIGTERM", waitMs: options.drainMs + KILL_MARGIN_MS }],
     log: options.log,
     onChange: (state) => {
-      options.run.setChild(state.name, state.process);
+      options.run?.setChild(state.name, state.process);
       options.onState?.(state);
     },
   });

@@ -1,0 +1,225 @@
+/**
+ * The composition root: configuration in, running parts out. Nothing else constructs pools, stores, clients or services, and what was
+ * opened is closed in reverse order. A test replaces any part by an override.
+ */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { loadEncryption, verifyEncryptionKey } from "./auth/encryption.ts";
+import type { Encryption } from "./auth/encryption.ts";
+import { ensureAdmin } from "./auth/first-admin.ts";
+import type { AdminOutcome } from "./auth/first-admin.ts";
+import { createAuth } from "./auth/open-auth.ts";
+import type { Auth } from "./auth/open-auth.ts";
+import { InvalidationBus } from "./catalog/cache/invalidation-bus.ts";
+import { createCatalog } from "./catalog/open-catalog.ts";
+import type { Catalog } from "./catalog/open-catalog.ts";
+import type { Config } from "./config/config.ts";
+import { systemClock } from "./core/clock.ts";
+import type { Clock } from "./core/clock.ts";
+import { Closer } from "./core/dispose.ts";
+import { migrate } from "./db/migrate.ts";
+import { Database } from "./db/pool.ts";
+import type { Kv } from "./kv/kv.ts";
+import { Members } from "./kv/members.ts";
+import { openKv } from "./kv/open-kv.ts";
+import type { BlobStore } from "./storage/blob-store.ts";
+import { openBlobStore } from "./storage/open-store.ts";
+import { AccessLog } from "./telemetry/access-log.ts";
+import { Health } from "./telemetry/health.ts";
+import type { RootLogger } from "./telemetry/logger.ts";
+import { Metrics } from "./telemetry/metrics.ts";
+import { addAppMetrics } from "./telemetry/app-metrics.ts";
+import { registerSecret } from "./telemetry/redact.ts";
+import { TemporalConnection } from "./temporal/connection.ts";
+
+/** Where the services are that the process does not start by configuration alone (embedded ones have addresses of their own). */
+export interface Endpoints {
+  readonly databaseUrl: string;
+  /** Null when there is no Temporal to talk to; the parts that need it are then not ready. */
+  readonly temporalAddress: string | null;
+}
+
+export interface AppParts {
+  readonly clock: Clock;
+  readonly logger: RootLogger;
+}
+
+export interface App {
+  readonly config: Config;
+  /** Names this process among all; new at every start. */
+  readonly bootId: string;
+  readonly clock: Clock;
+  readonly logger: RootLogger;
+  readonly metrics: Metrics;
+  readonly health: Health;
+  readonly accessLog: AccessLog;
+  readonly database: Database;
+  readonly kv: Kv;
+  readonly members: Members;
+  readonly bus: InvalidationBus;
+  readonly store: BlobStore;
+  readonly encryption: Encryption;
+  readonly catalog: Catalog;
+  readonly auth: Auth;
+  readonly temporal: TemporalConnection | null;
+  readonly admin: AdminOutcome;
+  /** Closed in reverse order with everything else. */
+  readonly closer: Closer;
+  close(): Promise<void>;
+}
+
+export async function createApp(config: Config, endpoints: Endpoints, parts: AppParts): Promise<App> {
+  const closer = new Closer();
+  try {
+    return await build({ config, endpoints, parts, closer });
+  } catch (error) {
+    await closer.close();
+    throw error;
+  }
+}
+
+interface BuildInput {
+  readonly config: Config;
+  readonly endpoints: Endpoints;
+  readonly parts: AppParts;
+  readonly closer: Closer;
+}
+
+async function build({ config, endpoints, parts, closer }: BuildInput): Promise<App> {
+  const { settings } = config;
+  const { logger, clock } = parts;
+  registerSettings(config, endpoints);
+  const bootId = randomUUID();
+  const metrics = new Metrics();
+  const health = new Health();
+  const accessLog = new AccessLog(logger, {
+    enabled: settings.log.access && settings.log.level !== "error" && settings.log.level !== "warn",
+  });
+  metrics.addSource(() => accessLog.metrics());
+
+  const database = new Database({
+    url: endpoints.databaseUrl,
+    poolSize: settings.database.pool_size,
+    applicationName: `slipway-${[...config.roles].join("+")}`.slice(0, 60),
+    onError: (error) => logger.warn({ error }, "an idle database connection was lost"),
+  });
+  closer.add("database", () => database.close());
+  const applied = await migrate(database);
+  if (applied.length > 0) logger.info({ applied }, "database schema was brought up to date");
+
+  const kv = await openKv({
+    redisUrl: settings.redis.url,
+    database,
+    prefix: "slipway:",
+    onError: (error) => logger.warn({ error }, "the key-value connection failed"),
+  });
+  closer.add("kv", () => kv.close());
+  const members = await Members.join(kv, { bootId, host: hostname(), address: null, roles: [...config.roles] });
+  closer.add("members", () => members.leave());
+  const bus = await InvalidationBus.open({ kv, members, logger });
+  closer.add("invalidations", () => bus.close());
+
+  const encryption = await loadEncryption({ key: config.encryptionKey, dataDir: config.dataDir });
+  await verifyEncryptionKey(database, encryption);
+  const store = await openBlobStore(config.storage);
+  closer.add("storage", () => store.close());
+
+  const catalog = createCatalog({
+    database,
+    store,
+    bus,
+    clock,
+    log: logger,
+    cache: { maxBytes: settings.cache.memory_mb * 1024 * 1024, staleOnDbErrorMs: settings.auth.stale_on_db_error_seconds * 1000 },
+  });
+  closer.add("catalog", () => catalog.close());
+  const auth = createAuth({ database, bus, encryption, logger, clock, config: authConfig(config) });
+  closer.add("auth", () => auth.close());
+  const admin = await ensureAdmin({ database, passwords: auth.passwords, password: settings.auth.admin_password, dataDir: config.dataDir });
+  await catalog.ensureLibrary();
+
+  const temporal = openTemporal(config, endpoints, closer);
+  const app: App = {
+    config,
+    bootId,
+    clock,
+    logger,
+    metrics,
+    health,
+    accessLog,
+    database,
+    kv,
+    members,
+    bus,
+    store,
+    encryption,
+    catalog,
+    auth,
+    temporal,
+    admin,
+    closer,
+    close: async () => {
+      for (const { name, error } of await closer.close()) logger.warn({ part: name, error }, "a part did not close cleanly");
+    },
+  };
+  addHealthChecks(app);
+  addAppMetrics(metrics, app);
+  return app;
+}
+
+function authConfig(config: Config): Parameters<typeof createAuth>[0]["config"] {
+  const { auth } = config.settings;
+  return {
+    mode: auth.registry,
+    tokenTtlSeconds: auth.token_ttl_seconds,
+    staleOnDbErrorMs: auth.stale_on_db_error_seconds * 1000,
+    createProjectsOnPush: auth.create_projects_on_push,
+    adminOnly: auth.project_creation === "adminonly",
+  };
+}
+
+function openTemporal(config: Config, endpoints: Endpoints, closer: Closer): TemporalConnection | null {
+  if (endpoints.temporalAddress === null) return null;
+  const temporal = new TemporalConnection({ address: endpoints.temporalAddress, namespace: config.settings.temporal.namespace });
+  closer.add("temporal", () => temporal.close());
+  return temporal;
+}
+
+function addHealthChecks(app: App): void {
+  const needsTemporal = ["replication", "refresh", "tuf", "maintenance"].some((role) => app.config.roles.has(role as "tuf"));
+  app.health.add({
+    name: "database",
+    required: true,
+    check: async () => {
+      await app.database.query("SELECT 1");
+    },
+  });
+  app.health.add({ name: "storage", required: true, check: (signal) => app.store.check(signal) });
+  app.health.add({ name: app.kv.driver === "redis" ? "redis" : "kv", required: false, check: (signal) => app.kv.check(signal) });
+  if (needsTemporal || app.config.roles.has("api")) {
+    app.health.add({
+      name: "temporal",
+      // The registry is served without it, so a process that also has worker roles still takes requests.
+      required: needsTemporal && !app.config.roles.has("proxy") && !app.config.roles.has("api"),
+      check: async (signal) => {
+        if (app.temporal === null) return "there is no Temporal server";
+        await app.temporal.check({ signal });
+        return undefined;
+      },
+    });
+  }
+}
+
+/** Whatever is secret among the settings must never be printed, from the first line on. */
+function registerSettings(config: Config, endpoints: Endpoints): void {
+  const { settings } = config;
+  for (const secret of [settings.data.encryption_key, settings.auth.admin_password, settings.storage.s3_secret_access_key]) {
+    if (secret !== null) registerSecret(secret);
+  }
+  for (const url of [endpoints.databaseUrl, settings.redis.url]) {
+    const password = url !== null && URL.canParse(url) ? decodeURIComponent(new URL(url).password) : "";
+    if (password !== "") registerSecret(password);
+  }
+}
+
+export { systemClock };

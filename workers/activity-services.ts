@@ -1,0 +1,60 @@
+/** What the activities of a process are given: parts of the application, and the few stores that only workers need. */
+import type { ActivityServices } from "../activities/services.ts";
+import type { App } from "../src/app.ts";
+import { dispatchEvents } from "../src/catalog/event-dispatcher.ts";
+import { writeLinkRecords } from "../src/catalog/link-records.ts";
+import { OutboxRelay } from "../src/catalog/outbox-relay.ts";
+import { ExecutionStore } from "../src/execution/execution-store.ts";
+import { pruneExecutions } from "../src/execution/retention.ts";
+import { TaskStore } from "../src/execution/task-store.ts";
+import type { MaintenanceStarters } from "../src/temporal/maintenance.ts";
+
+const HOUR_MS = 3_600_000;
+const EXECUTIONS_KEPT = 1_000;
+const EXECUTION_MAX_AGE_MS = 90 * 24 * HOUR_MS;
+/** Writers announce new outbox rows here. */
+export const OUTBOX_CHANNEL = "outbox";
+
+export function createActivityServices(app: App, starters: MaintenanceStarters): ActivityServices {
+  const { database, catalog, logger, store, kv } = app;
+  const { maintenance } = app.config.settings;
+  const relay = new OutboxRelay({
+    outbox: catalog.outbox,
+    kv,
+    logger,
+    channel: OUTBOX_CHANNEL,
+    handlers: {
+      "link-record": (rows, signal) => writeLinkRecords(rows, store, signal),
+      event: dispatchEvents([]),
+    },
+  });
+  app.metrics.addSource(() => {
+    const stats = relay.stats();
+    return [
+      {
+        name: "slipway_outbox_rows_total",
+        help: "Outbox rows by outcome.",
+        type: "counter",
+        samples: [
+          { value: stats.handled, labels: { outcome: "handled" } },
+          { value: stats.failed, labels: { outcome: "failed" } },
+        ],
+      },
+    ];
+  });
+  return {
+    executions: new ExecutionStore(database),
+    tasks: new TaskStore(database),
+    collection: catalog.collection,
+    relay,
+    starters,
+    pruneExecutions: (limit) => pruneExecutions(database, { keep: EXECUTIONS_KEPT, maxAgeMs: EXECUTION_MAX_AGE_MS, limit }),
+    limits: {
+      uploadMaxAgeMs: maintenance.upload_expiry_hours * HOUR_MS,
+      collectionGraceMs: maintenance.gc_grace_hours * HOUR_MS,
+      executionsKept: EXECUTIONS_KEPT,
+      executionMaxAgeMs: EXECUTION_MAX_AGE_MS,
+    },
+    logger,
+  };
+}

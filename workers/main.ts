@@ -1,0 +1,153 @@
+/**
+ * The entry point: starts the roles asked for, in this process and in further ones for the registry, and ends them in order. SIGTERM or Ctrl-C: readiness
+ * fails first, running transfers get their time, then workers, parts and embedded services are closed. A second signal ends at once.
+ */
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { serve } from "../api/compose.ts";
+import { createApp } from "../src/app.ts";
+import type { App } from "../src/app.ts";
+import { loadConfig } from "../src/config/config.ts";
+import type { Config } from "../src/config/config.ts";
+import { systemClock } from "../src/core/clock.ts";
+import { Closer } from "../src/core/dispose.ts";
+import { isSlipwayError } from "../src/core/errors.ts";
+import { assertPortFree } from "../src/embedded/ports.ts";
+import { startProcessGroup } from "../src/embedded/process-group.ts";
+import type { RunFile } from "../src/embedded/run-file.ts";
+import { createLogger } from "../src/telemetry/logger.ts";
+import type { RootLogger } from "../src/telemetry/logger.ts";
+import { VERSION } from "../src/version.ts";
+import { printBanner } from "./banner.ts";
+import { openServices } from "./open-services.ts";
+import type { OpenedServices } from "./open-services.ts";
+import { startWorkers } from "./roles.ts";
+
+const ENTRY = fileURLToPath(import.meta.url);
+const EXIT_CONFIG = 2;
+
+interface Started {
+  readonly app: App;
+  readonly url: string;
+  readonly services: OpenedServices;
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: { role: { type: "string", multiple: true }, member: { type: "boolean", default: false } },
+    strict: true,
+  });
+  const config = loadConfig(values.role ? { roles: values.role } : {});
+  const { log } = config.settings;
+  const logger = createLogger({
+    level: log.level,
+    format: log.format,
+    base: config.rolesGiven ? { roles: [...config.roles].join(",") } : {},
+  });
+  const stop = stopSignal(logger);
+  const closer = new Closer();
+  closer.add("logger", () => logger.close());
+  let failure: unknown;
+  try {
+    const started = await start({ config, logger, closer, signal: stop, isMember: values.member });
+    printBanner(started.app, { url: started.url, temporalUiUrl: started.services.temporalUiUrl });
+    await aborted(stop);
+    logger.info({}, "stopping");
+  } catch (error) {
+    // A signal during the start is no failure.
+    if (!stop.aborted) failure = error;
+  }
+  for (const { name, error } of await closer.close()) logger.warn({ part: name, error }, "a part did not close cleanly");
+  if (failure !== undefined) throw failure;
+  return 0;
+}
+
+interface StartInput {
+  readonly config: Config;
+  readonly logger: RootLogger;
+  readonly closer: Closer;
+  readonly signal: AbortSignal;
+  /** One of the further processes of a group: it shares the port, and its leader looks after it. */
+  readonly isMember: boolean;
+}
+
+async function start({ config, logger, closer, signal, isMember }: StartInput): Promise<Started> {
+  const { server } = config.settings;
+  const services = await openServices({ config, logger, signal });
+  closer.add("services", () => services.close());
+  // Members of a process group, and processes that joined an owner, share its port on purpose.
+  const sharesPort = isMember || server.proxy_processes > 1;
+  if (!isMember) await assertPortFree(server.port, server.host);
+  const app = await createApp(services.config, services.endpoints, { clock: systemClock, logger });
+  closer.add("app", () => app.close());
+  const workers = startWorkers(app);
+  if (workers) closer.add("workers", () => workers.close());
+  const running = await serve(app, { host: server.host, port: server.port, reusePort: sharesPort, version: VERSION });
+  closer.add("server", async () => {
+    app.health.stop();
+    const { cut } = await running.drain(server.drain_seconds * 1000);
+    if (cut > 0) logger.warn({ cut }, "transfers were cut when the time to drain was over");
+  });
+  if (!isMember && server.proxy_processes > 1) await startMembers({ config, logger, closer, signal, isMember }, services.run);
+  services.run?.update({ phase: "running", url: running.url });
+  if (services.run) closer.add("phase", () => services.run?.update({ phase: "stopping" }));
+  return { app, url: running.url, services };
+}
+
+async function startMembers({ config, logger, closer, signal }: StartInput, run: RunFile | null): Promise<void> {
+  const { server } = config.settings;
+  const group = await startProcessGroup(
+    {
+      count: server.proxy_processes - 1,
+      entry: ENTRY,
+      args: ["--member", "--role", "proxy", ...(config.roles.has("api") ? ["--role", "api"] : [])],
+      run,
+      log: logger,
+      drainMs: server.drain_seconds * 1000,
+    },
+    signal,
+  );
+  closer.add("members", () => group.close());
+}
+
+/** Aborted by the first SIGINT or SIGTERM; the second one does not wait. */
+function stopSignal(logger: RootLogger): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) {
+        logger.warn({ signal: name }, "a second signal: ending at once");
+        logger.flush();
+        process.exit(1);
+      }
+      controller.abort(new Error(`ended by ${name}`));
+    });
+  }
+  return controller.signal;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+function explain(error: unknown): string {
+  if (!isSlipwayError(error)) return error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return error.message
+    .split("\n")
+    .map((line) => `slipway: ${line}`)
+    .join("\n");
+}
+
+process.on("unhandledRejection", (reason) => {
+  process.stderr.write(`slipway: unhandled rejection: ${explain(reason)}\n`);
+});
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`${explain(error)}\n`);
+  process.exitCode = isSlipwayError(error, "CONFIG_INVALID") ? EXIT_CONFIG : 1;
+}
