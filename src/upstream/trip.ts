@@ -80,10 +80,8 @@ export class Trip {
     if (streamed || (next.method === "GET" && this.#hop.method !== "GET")) {
       throw new SlipwayError("UPSTREAM_INVALID", { detail: { host: from.host, status, reason: "REDIRECT" } });
     }
-    // A chain that once touched the public internet does not come back to private addresses.
-    const reach = await this.#reachOf(next.url, from);
-    const named = this.#options.resolved.origins.has(next.url.origin);
-    this.#reach = named || this.#reach === "operator" ? reach : "public";
+    // By where the redirecting answer came from: a chain that was in public once does not come back to private addresses.
+    this.#reach = await this.#reachOf(next.url, from);
     this.#hop = next;
   }
 

@@ -115,8 +115,12 @@ export class FakeRegistry {
     return this;
   }
 
-  async stop(): Promise<void> {
+  dropConnections(): void {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async stop(): Promise<void> {
+    this.dropConnections();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Resolver } from "../../src/upstream/address-guard.ts";
 import { send } from "../support/fake-answers.ts";
-import { startFakeRegistry } from "../support/fake-registry.ts";
+import { FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { LOOPBACK_ONE_PRIVATE, readAll, startClient, testCertificate, withCode } from "./support.ts";
 
 const DIGEST = `sha256:${"0".repeat(64)}`;
@@ -72,11 +72,17 @@ test("a name that answers with another address the second time gains nothing", a
 test("a public upstream does not become an inside one by changing its name's address", async (t) => {
   const registry = await startFakeRegistry(t, { host: "127.0.0.2", publicHost: "registry.test" });
   const inside = await startFakeRegistry(t);
+  const twin = await new FakeRegistry({ host: "127.0.0.1" }).start(registry.port);
+  t.after(() => twin.stop());
   const { resolver } = resolverOf({ "registry.test": [["127.0.0.2"], ["127.0.0.1"]] });
-  registry.on({ path: /blobs/ }, (_, response) => send(response, 307, { location: `${inside.url}/x` }));
+  for (const each of [registry, twin]) {
+    each.on({ path: /blobs/ }, (_, response) => send(response, 307, { location: `${inside.url}/x` }));
+  }
   const client = startClient(t, registry.url, { pool: { privateRanges: LOOPBACK_ONE_PRIVATE, resolver } });
-  for (let round = 0; round < 2; round += 1) await assert.rejects(client.getBlob("a", DIGEST), withCode("UPSTREAM_FORBIDDEN_ADDRESS"));
-  assert.equal(inside.connections, 0);
+  await assert.rejects(client.getBlob("a", DIGEST), withCode("UPSTREAM_FORBIDDEN_ADDRESS"));
+  registry.dropConnections();
+  await assert.rejects(client.getBlob("a", DIGEST), withCode("UPSTREAM_FORBIDDEN_ADDRESS"));
+  assert.deepEqual([registry.calls.length, twin.calls.length, inside.connections], [1, 1, 0]);
 });
 
 test("a chain of redirects that was in public once does not come back inside", async (t) => {
