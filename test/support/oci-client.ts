@@ -6,6 +6,12 @@ export const OCI_INDEX = "application/vnd.oci.image.index.v1+json";
 
 export type Headers = Readonly<Record<string, string>>;
 
+export interface RequestOptions extends Omit<RequestInit, "headers"> {
+  readonly headers?: Headers;
+  /** Needed for bodies that are streams. */
+  readonly duplex?: "half";
+}
+
 export interface Content {
   readonly bytes: Buffer;
   readonly digest: string;
@@ -29,7 +35,7 @@ export class OciClient {
     this.#headers = headers;
   }
 
-  request(path: string, init: RequestInit & { readonly headers?: Headers } = {}): Promise<Response> {
+  request(path: string, init: RequestOptions = {}): Promise<Response> {
     return fetch(new URL(path, this.#base), { redirect: "manual", ...init, headers: { ...this.#headers, ...init.headers } });
   }
 
