@@ -11,9 +11,6 @@ export type Housekeeper = Pick<Collection, "expireUploads" | "unlinkUnreferenced
 export interface MaintenanceLimits {
   readonly uploadMaxAgeMs: number;
   readonly collectionGraceMs: number;
-  /** Executions kept per vendor object, and for how long at most. */
-  readonly executionsKept: number;
-  readonly executionMaxAgeMs: number;
 }
 
 export interface ActivityServices {

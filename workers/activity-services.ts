@@ -52,8 +52,6 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
     limits: {
       uploadMaxAgeMs: maintenance.upload_expiry_hours * HOUR_MS,
       collectionGraceMs: maintenance.gc_grace_hours * HOUR_MS,
-      executionsKept: EXECUTIONS_KEPT,
-      executionMaxAgeMs: EXECUTION_MAX_AGE_MS,
     },
     logger,
   };

@@ -17,11 +17,13 @@ export interface OutboxRelayOptions {
   readonly handlers: Readonly<Partial<Record<OutboxKind, RelayHandler>>>;
   readonly kv: Pick<Kv, "subscribe">;
   /** On which writers announce new rows. */
-  readonly channel: string;
+  readonly channel?: string;
   readonly logger: Logger;
   readonly batch?: number;
   /** How long rows that a killed relay held stay hidden. */
   readonly leaseMs?: number;
+  /** Pauses between looks at an outbox that stays empty. */
+  readonly idle?: { readonly baseMs: number; readonly capMs: number };
 }
 
 export interface RelayStats {
@@ -29,6 +31,9 @@ export interface RelayStats {
   readonly failed: number;
   readonly batches: number;
 }
+
+/** Where the announcement of new rows is expected, unless the composition says otherwise. */
+export const OUTBOX_CHANNEL = "outbox";
 
 const BATCH = 100;
 const LEASE_MS = 30_000;
@@ -61,7 +66,7 @@ export class OutboxRelay {
         const count = await this.#step();
         onHandled(count);
         idle = count > 0 ? 0 : idle + 1;
-        if (idle > 0) await this.#wake.wait(backoffDelay(idle, IDLE), signal);
+        if (idle > 0) await this.#wake.wait(backoffDelay(idle, this.#options.idle ?? IDLE), signal);
       }
     } finally {
       await listener.close();
@@ -177,7 +182,7 @@ class Listener {
 
   async #subscribe(): Promise<Subscription | null> {
     try {
-      return await this.#options.kv.subscribe(this.#options.channel, {
+      return await this.#options.kv.subscribe(this.#options.channel ?? OUTBOX_CHANNEL, {
         onMessage: () => this.#wake.ring(),
         onLost: () => undefined,
         onReady: () => this.#wake.ring(),

@@ -46,12 +46,11 @@ export interface MaintenanceParts {
 export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
   const { database, temporal, dataDir } = parts;
   const starters = createMaintenanceStarters(temporal);
-  const limits = { uploadMaxAgeMs: 60_000, collectionGraceMs: 60_000, executionsKept: 100, executionMaxAgeMs: 86_400_000, ...parts.limits };
+  const limits = { uploadMaxAgeMs: 60_000, collectionGraceMs: 60_000, ...parts.limits };
   const relay = new OutboxRelay({
     outbox: new Outbox(database),
     handlers: parts.handlers ?? {},
     kv: parts.kv,
-    channel: "outbox",
     logger: testLogger,
     ...parts.relay,
   });
@@ -61,7 +60,7 @@ export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
     collection: parts.collection,
     relay,
     starters,
-    pruneExecutions: (limit) => pruneExecutions(database, { keep: limits.executionsKept, maxAgeMs: limits.executionMaxAgeMs, limit }),
+    pruneExecutions: (limit) => pruneExecutions(database, { keep: 100, maxAgeMs: 86_400_000, limit }),
     limits,
     logger: testLogger,
   };
