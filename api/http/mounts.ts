@@ -57,7 +57,7 @@ export function createMountApp(mounts: readonly Mount[], observer: HttpObserver)
 /** Express and its body parsers throw errors that carry a client status. */
 function fromExpress(thrown: unknown): unknown {
   const status = thrown instanceof Error ? (thrown as { status?: unknown }).status : undefined;
-  if (typeof status !== "number" || status < 400 || status > 499) return thrown;
+  if (thrown instanceof SlipwayError || typeof status !== "number" || status < 400 || status > 499) return thrown;
   return toSlipwayError(status === 413 ? new SlipwayError("PAYLOAD_TOO_LARGE") : new SlipwayError("BAD_REQUEST"));
 }
 
