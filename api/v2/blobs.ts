@@ -23,13 +23,17 @@ export async function readBlob(
   if (target.project === null) throw new SlipwayError("NAME_UNKNOWN", { detail: { name: target.requested } });
   const blob = await parts.services.reader.findBlob(target.repository, digest, exchange.signal);
   if (!blob) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
-  await answerBlob(exchange, { ...blob, digest }, parts.sender);
+  await answerBlob(exchange, { ...blob, digest }, parts);
 }
 
 /** Conditional and partial answers of a blob whose size is known. */
-export async function answerBlob(exchange: Exchange, blob: StoredBlob, sender: BlobSender): Promise<void> {
+export async function answerBlob(
+  exchange: Exchange,
+  blob: StoredBlob,
+  { sender, extra = [] }: { sender: BlobSender; extra?: readonly string[] },
+): Promise<void> {
   const { req } = exchange;
-  const headers = blobHeaders(blob.digest);
+  const headers = [...blobHeaders(blob.digest), ...extra];
   if (matchesEntityTag(req.headers["if-none-match"], blob.digest)) {
     exchange.send(304, headers.slice(2));
     return;

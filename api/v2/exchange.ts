@@ -24,6 +24,8 @@ export class Exchange {
   /** What went wrong on our side, for the log. */
   error: unknown;
   principal: Principal = ANONYMOUS;
+  /** HIT, MISS, STALE ... where a cache decided. */
+  cache: string | undefined;
   /** Body bytes handed to the connection. */
   bytes = 0;
   readonly #socketBytes: number;

@@ -26,11 +26,13 @@ export interface ReferrersAnswer {
   readonly limit: number;
   readonly artifactType: string | null;
   readonly page: ReferrersPage;
+  readonly extra?: readonly string[];
 }
 
 export function sendReferrers(exchange: Exchange, answer: ReferrersAnswer): void {
-  const { requested, digest, limit, artifactType, page } = answer;
+  const { requested, digest, limit, artifactType, page, extra = [] } = answer;
   const headers = nextLink(`/v2/${requested}/referrers/${digest}`, exchange, { limit, last: page.next });
+  headers.push(...extra);
   if (artifactType !== null) headers.push("OCI-Filters-Applied", "artifactType");
   const index = { schemaVersion: 2, mediaType: MEDIA_TYPES.ociIndex, manifests: page.manifests };
   exchange.sendJson(200, headers, index, MEDIA_TYPES.ociIndex);

@@ -164,7 +164,7 @@ function readBlock(fd: number, block: Buffer, { length, position }: { length: nu
  * Writes that settle when nothing reads from the block any more: the kernel has the bytes, or the connection is closed and its pending
  * writes are cancelled. After a disconnect the callback may never come, hence the listener.
  */
-function blockWriter(res: ServerResponse): (block: Uint8Array) => Promise<void> {
+export function blockWriter(res: ServerResponse): (block: Uint8Array) => Promise<void> {
   let settle: ((error?: Error | null) => void) | null = null;
   res.once("close", () => settle?.(new SlipwayError("CANCELLED")));
   return (block) =>

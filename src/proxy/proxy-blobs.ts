@@ -1,0 +1,110 @@
+/** Blobs of proxy projects: from storage when the repository has a link, else by a fill that starts or is joined. */
+import { LRUCache } from "lru-cache";
+import type { Project, RegistryReader, StoredBlob } from "../catalog/registry.ts";
+import { isSlipwayError, SlipwayError } from "../core/errors.ts";
+import type { Queryable } from "../db/pool.ts";
+import type { UpstreamClient } from "../upstream/client.ts";
+import type { Priority } from "../upstream/types.ts";
+import type { FillEngine, FillRequest, OpenBlob } from "./fill/fill-engine.ts";
+import type { ProxyName } from "./proxy-manifests.ts";
+
+export interface ProxyBlobsOptions {
+  readonly reader: RegistryReader;
+  readonly db: Queryable;
+  readonly fills: FillEngine;
+  readonly clientOf: (project: Project) => Promise<UpstreamClient>;
+  readonly isOffline: (project: Project) => boolean;
+  readonly negativeMs: number;
+  readonly onServed: (digest: string) => void;
+}
+
+export type OpenedBlob = { readonly kind: "stored"; readonly blob: StoredBlob } | { readonly kind: "filling"; readonly blob: OpenBlob };
+
+const REMEMBERED_ABSENT = 20_000;
+
+export class ProxyBlobs {
+  readonly #options: ProxyBlobsOptions;
+  readonly #absent = new LRUCache<string, true>({ max: REMEMBERED_ABSENT });
+
+  constructor(options: ProxyBlobsOptions) {
+    this.#options = options;
+  }
+
+  /** Hot path: small blobs in memory. */
+  peek(name: Pick<ProxyName, "repository">, digest: string): StoredBlob | undefined {
+    return this.#options.reader.peekBlob(name.repository, digest);
+  }
+
+  /** The size without a byte of the content: from the catalog, from a manifest's descriptor, or by asking upstream. */
+  async stat(name: ProxyName, digest: string, signal?: AbortSignal): Promise<{ size: number; cache: "HIT" | "MISS" }> {
+    const stored = await this.#options.reader.findBlob(name.repository, digest);
+    if (stored) return { size: stored.size, cache: "HIT" };
+    this.#refuseKnownAbsent(name, digest);
+    const described = await this.#describedSize(name.repository, digest);
+    if (described !== null) return { size: described, cache: "MISS" };
+    return this.#rememberAbsence(name, digest, async () => {
+      const client = await this.#options.clientOf(name.project);
+      const head = await client.headBlob(name.upstreamRepository, digest, { priority: "interactive", signal });
+      if (head.size === null)
+        throw new SlipwayError("UPSTREAM_INVALID", { message: "the upstream registry does not tell the size of a blob" });
+      return { size: head.size, cache: "MISS" as const };
+    });
+  }
+
+  async open(name: ProxyName, digest: string, signal?: AbortSignal): Promise<OpenedBlob> {
+    const stored = await this.#options.reader.findBlob(name.repository, digest);
+    if (stored) {
+      this.#options.onServed(digest);
+      return { kind: "stored", blob: stored };
+    }
+    this.#refuseKnownAbsent(name, digest);
+    return this.#rememberAbsence(name, digest, async () => {
+      const opened = await this.#options.fills.open(await this.#request(name, digest, "interactive"), signal);
+      return "bytes" in opened ? { kind: "stored", blob: opened } : { kind: "filling", blob: opened };
+    });
+  }
+
+  /** Begins to fetch what will be asked for next. */
+  async prefetch(name: ProxyName, descriptor: { digest: string; size: number }): Promise<void> {
+    if (await this.#options.reader.findBlob(name.repository, descriptor.digest)) return;
+    const client = await this.#options.clientOf(name.project);
+    await this.#options.fills.prefetch({ ...this.#base(name, descriptor.digest), size: descriptor.size, client, priority: "prefetch" });
+  }
+
+  async complete(name: ProxyName, digest: string, signal: AbortSignal): Promise<void> {
+    await this.#options.fills.complete(await this.#request(name, digest, "prefetch"), signal);
+  }
+
+  async #request(name: ProxyName, digest: string, priority: Priority): Promise<FillRequest> {
+    const [client, size] = await Promise.all([this.#options.clientOf(name.project), this.#describedSize(name.repository, digest)]);
+    return { ...this.#base(name, digest), size, client, priority };
+  }
+
+  #base(name: ProxyName, digest: string): Pick<FillRequest, "projectId" | "repository" | "upstreamRepository" | "digest"> {
+    return { projectId: name.project.id, repository: name.repository, upstreamRepository: name.upstreamRepository, digest };
+  }
+
+  async #describedSize(repository: string, digest: string): Promise<number | null> {
+    const { rows } = await this.#options.db.query<{ size: number }>(
+      `SELECT r.size FROM manifest_references r JOIN repositories n ON n.id = r.repository_id
+       WHERE n.name = $1 AND r.digest = $2 AND r.kind <> 'manifest' LIMIT 1`,
+      [repository, digest],
+    );
+    return rows[0]?.size ?? null;
+  }
+
+  #refuseKnownAbsent(name: ProxyName, digest: string): void {
+    if (this.#options.isOffline(name.project) || this.#absent.get(`${name.repository}@${digest}`)) {
+      throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest, cache: "NEGATIVE" } });
+    }
+  }
+
+  async #rememberAbsence<T>(name: ProxyName, digest: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (isSlipwayError(error, "BLOB_UNKNOWN")) this.#absent.set(`${name.repository}@${digest}`, true, { ttl: this.#options.negativeMs });
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,104 @@
+/** Which project a request is about, with proxies: the order of plan/naming.ts over what exists now. Harmless to ask often: everything is in memory. */
+import type { Project, RegistryReader } from "../catalog/registry.ts";
+import { SlipwayError } from "../core/errors.ts";
+import { parseRepositoryName } from "../oci/names.ts";
+import { byName, byNamespace, isRepositoryAllowed, withLibrary } from "./plan/naming.ts";
+import type { NamingWorld, UpstreamName, UpstreamPath } from "./plan/naming.ts";
+import type { RepositoryRules } from "./plan/naming.ts";
+import type { Upstreams } from "./upstreams.ts";
+
+export interface ResolvedName {
+  readonly kind: "local" | "proxy";
+  readonly repository: string;
+  readonly projectName: string;
+  readonly project: Project | null;
+  readonly upstreamRepository: string;
+}
+
+export interface ResolverOptions {
+  readonly reader: Pick<RegistryReader, "peekProject" | "findProject">;
+  readonly upstreams: Pick<Upstreams, "peekWorld" | "world">;
+  readonly rulesOf: (project: Project) => RepositoryRules;
+  /** Told when a plain name went to the mirror upstream. */
+  readonly onMirrored: (requested: string) => void;
+}
+
+export interface ResolveRequest {
+  readonly requested: string;
+  readonly namespace: string | null;
+}
+
+export class NameResolver {
+  readonly #options: ResolverOptions;
+
+  constructor(options: ResolverOptions) {
+    this.#options = options;
+  }
+
+  /** Undefined when memory does not know enough. */
+  peek(request: ResolveRequest): ResolvedName | undefined {
+    const world = this.#options.upstreams.peekWorld();
+    if (world === undefined) return undefined;
+    if (request.namespace !== null) {
+      const named = byNamespace(world, request);
+      const project = named?.upstream.project ? this.#options.reader.peekProject(named.upstream.project) : undefined;
+      return named && project ? this.#proxied(project, named) : undefined;
+    }
+    const name = parseRepositoryName(request.requested);
+    const project = name ? this.#options.reader.peekProject(name.project) : undefined;
+    return name && project ? this.#within(project, name, world) : undefined;
+  }
+
+  async resolve(request: ResolveRequest, signal?: AbortSignal): Promise<ResolvedName> {
+    const { reader, upstreams } = this.#options;
+    const world = await upstreams.world();
+    if (request.namespace !== null) {
+      const named = byNamespace(world, request);
+      if (!named) throw new SlipwayError("NAME_UNKNOWN", { detail: { namespace: request.namespace.slice(0, 255) } });
+      return this.#proxied(await this.#projectOf(named.upstream, signal), named);
+    }
+    const name = parseRepositoryName(request.requested);
+    if (name) {
+      const project = await reader.findProject(name.project, signal);
+      const isMirrored = world.mirrorHost !== null && project !== null && project.registryId === null && !request.requested.includes("/");
+      if (project && !isMirrored) return this.#within(project, name, world);
+    }
+    const found = byName(world, request.requested);
+    if (found) {
+      if (found.via === "mirror") this.#options.onMirrored(request.requested);
+      return this.#proxied(await this.#projectOf(found.upstream, signal), found);
+    }
+    if (!name) throw new SlipwayError("NAME_UNKNOWN");
+    return {
+      kind: "local",
+      repository: name.name,
+      projectName: name.project,
+      project: await reader.findProject(name.project, signal),
+      upstreamRepository: "",
+    };
+  }
+
+  async #projectOf(upstream: UpstreamName, signal?: AbortSignal): Promise<Project> {
+    const project = upstream.project === null ? null : await this.#options.reader.findProject(upstream.project, signal);
+    if (!project) throw new SlipwayError("NAME_UNKNOWN", { detail: { upstream: upstream.name } });
+    return project;
+  }
+
+  #within(project: Project, name: { name: string; project: string }, world: NamingWorld): ResolvedName {
+    if (project.registryId === null)
+      return { kind: "local", repository: name.name, projectName: project.name, project, upstreamRepository: "" };
+    const upstream = world.upstreams.find((candidate) => candidate.registryId === project.registryId);
+    const path = name.name.slice(project.name.length + 1);
+    return this.#named(project, upstream ? withLibrary(upstream, path) : path);
+  }
+
+  #proxied(project: Project, found: UpstreamPath): ResolvedName {
+    return this.#named(project, found.path);
+  }
+
+  #named(project: Project, path: string): ResolvedName {
+    if (!isRepositoryAllowed(this.#options.rulesOf(project), path))
+      throw new SlipwayError("NAME_UNKNOWN", { message: "this repository is not allowed through the proxy" });
+    return { kind: "proxy", repository: `${project.name}/${path}`, projectName: project.name, project, upstreamRepository: path };
+  }
+}
