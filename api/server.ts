@@ -223,6 +223,7 @@ function refuseHeaders(res: ServerResponse): void {
 
 /** Requests that the parser refuses never reach a handler. */
 function answerClientError(error: Error & { code?: string }, socket: Duplex, guard: ConnectionGuard): void {
+  if (error.code !== "ECONNRESET" && socket.writable && guard.closeAfterAnswers(socket)) return;
   // Bytes of a running answer may be on the way already: a second head would look like content.
   if (error.code === "ECONNRESET" || !socket.writable || guard.isActive(socket)) {
     socket.destroy();

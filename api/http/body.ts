@@ -15,6 +15,10 @@ export function markExpectContinue(req: IncomingMessage): void {
   awaitingContinue.add(req);
 }
 
+export function waitsForInvitation(req: IncomingMessage): boolean {
+  return awaitingContinue.has(req);
+}
+
 export function invitesBody(req: IncomingMessage, res: ServerResponse): void {
   if (awaitingContinue.delete(req)) res.writeContinue();
 }

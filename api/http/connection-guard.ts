@@ -47,6 +47,15 @@ export class ConnectionGuard {
     return (this.#perSocket.get(socket)?.size ?? 0) > 0;
   }
 
+  /** After what cannot be read: answers to requests that arrived whole still go out. False when there is none, or one is half here. */
+  closeAfterAnswers(socket: Duplex): boolean {
+    const entries = [...(this.#perSocket.get(socket) ?? [])];
+    if (entries.length === 0 || entries.some(({ req }) => !req.complete)) return false;
+    for (const { res } of entries) res.shouldKeepAlive = false;
+    entries.at(-1)?.res.once("close", () => socket.end());
+    return true;
+  }
+
   #entriesOf(socket: Duplex): Set<Watched> {
     const known = this.#perSocket.get(socket);
     if (known) return known;

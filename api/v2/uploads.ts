@@ -4,7 +4,7 @@ import { SlipwayError, isSlipwayError } from "../../src/core/errors.ts";
 import { parseContentRange } from "../../src/oci/content-range.ts";
 import { isDigestAlgorithm, requireDigest } from "../../src/oci/digests.ts";
 import { parseRepositoryName } from "../../src/oci/names.ts";
-import { declaredLength, invitesBody } from "../http/body.ts";
+import { declaredLength, invitesBody, waitsForInvitation } from "../http/body.ts";
 import { mayMountFrom, projectForWrite } from "./access.ts";
 import { withHeaders } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -74,6 +74,7 @@ export async function uploadStatus(exchange: Exchange, target: LocalTarget, serv
 
 export async function appendUpload(exchange: Exchange, target: LocalTarget, services: RegistryServices): Promise<void> {
   const id = uploadId(exchange);
+  if (waitsForInvitation(exchange.req)) await findUpload(exchange, target, services);
   try {
     const upload = await services.writer.appendUpload(appendOf(exchange, id, target));
     exchange.send(202, uploadHeaders(target.requested, upload));
@@ -87,6 +88,7 @@ export async function finishUpload(exchange: Exchange, target: LocalTarget, serv
   const digest = exchange.parameter("digest");
   if (digest === null) throw new SlipwayError("DIGEST_INVALID", { message: "the digest parameter is missing" });
   requireDigest(digest);
+  if (waitsForInvitation(exchange.req)) await findUpload(exchange, target, services);
   const project = await projectForWrite(exchange, target, services);
   try {
     await services.writer.finishUpload({ ...appendOf(exchange, id, target), project, digest });

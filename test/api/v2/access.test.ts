@@ -55,7 +55,7 @@ test("the version check challenges whoever has no credentials, and accepts good 
   assert.equal((await admin.request("/v2/")).status, 200);
   assert.equal((await new OciClient(registry.url, { authorization: basic("admin", "wrong") }).request("/v2/")).status, 401);
   assert.equal((await new OciClient(registry.url, { authorization: "Bearer nonsense" }).request("/v2/")).status, 401);
-  const token = await tokenFor("");
+  const token = await tokenFor("repository:public/app:pull");
   assert.equal((await new OciClient(registry.url, { authorization: `Bearer ${token}` }).request("/v2/")).status, 200);
 });
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { OciClient, bytesOf, codeOf, contentOf, locationOf, randomContent } from "../../support/oci-client.ts";
 import type { Content } from "../../support/oci-client.ts";
-import { rawRequest } from "../../support/raw-http.ts";
+import { openSocket, rawRequest } from "../../support/raw-http.ts";
 import { startRegistry } from "../../support/registry-server.ts";
 
 const registry = await startRegistry({ after });
@@ -201,7 +201,7 @@ test("a Content-Range that is none or does not fit the body is 400", async () =>
 });
 
 test("ids that were never given are unknown", async () => {
-  for (const id of ["x", "00000000-0000-0000-0000-000000000000", "..", "%2e%2e%2f", "a".repeat(500), "%00"]) {
+  for (const id of ["x", "00000000-0000-0000-0000-000000000000", "%2e%2e%2f", "a".repeat(500), "%00"]) {
     const answer = await client.request(`/v2/${NAME}/blobs/uploads/${id}`);
     assert.ok([404, 400].includes(answer.status), id);
     assert.ok(["BLOB_UPLOAD_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN"].includes(await codeOf(answer)));
@@ -212,7 +212,11 @@ test("a body that is cut keeps what came, and the upload goes on from there", as
   const content = randomContent(100_000);
   const location = await client.location(NAME);
   const head = `PATCH ${location} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n`;
-  await rawRequest([head, content.bytes.subarray(0, 60_000)], { port: registry.port, end: true, waitMs: 2_000 });
+  const socket = await openSocket(registry.port);
+  socket.write(head);
+  socket.write(content.bytes.subarray(0, 60_000));
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  socket.destroy();
   let kept = 0;
   for (const deadline = Date.now() + 5_000; kept !== 60_000 && Date.now() < deadline;) {
     const answer = await client.request(location);
