@@ -42,10 +42,13 @@ export interface CatalogContext {
   readonly clock: Clock;
   readonly limits: CatalogLimits;
   readonly log: CatalogLog;
+  /** Called after commits that left rows in the outbox, to wake its relay; never waited for. */
+  readonly onOutbox?: () => void;
 }
 
-/** The change is committed, so a failing announcement must not fail it: processes that cannot hear stop trusting their caches themselves. */
+/** After a commit, before the answer. The change stands, so a failing announcement must not fail it: processes that cannot hear stop trusting their caches themselves. */
 export async function announce(context: CatalogContext, ...scopes: string[]): Promise<void> {
+  context.onOutbox?.();
   try {
     await context.invalidator.publish(scopes);
   } catch (error) {
