@@ -9,21 +9,26 @@ import type { FileHandle } from "node:fs/promises";
 import { BufferPool } from "./buffer-pool.ts";
 
 export const FS_WRITE_LIMITS = {
-  /** Two of these are the memory of one running append. */
-  blockBytes: 256 * 1024,
-  idleBlocks: 32,
+  /** Two blocks are the memory of one running append: wide ones while few run, narrow ones when many do. */
+  wideBytes: 512 * 1024,
+  narrowBytes: 128 * 1024,
+  wideWriters: 8,
+  idleBlocks: 16,
   /** Written bytes after which writeback is begun in the background. */
   syncBytes: 32 * 1024 * 1024,
   /** Background syncs of a process; more would take the thread pool away from reads. */
   syncs: 1,
 } as const;
 
-const blocks = new BufferPool(FS_WRITE_LIMITS.blockBytes, FS_WRITE_LIMITS.idleBlocks);
+const wide = new BufferPool(FS_WRITE_LIMITS.wideBytes, FS_WRITE_LIMITS.idleBlocks);
+const narrow = new BufferPool(FS_WRITE_LIMITS.narrowBytes, FS_WRITE_LIMITS.idleBlocks);
+let runningWriters = 0;
 let runningSyncs = 0;
 
 export class FsWriter {
   readonly #handle: FileHandle;
   readonly #onSync: () => Promise<void>;
+  readonly #blocks: BufferPool;
   #position: number;
   #block: Buffer | null = null;
   #filled = 0;
@@ -37,10 +42,12 @@ export class FsWriter {
     this.#handle = handle;
     this.#position = position;
     this.#onSync = onSync;
+    this.#blocks = runningWriters < FS_WRITE_LIMITS.wideWriters ? wide : narrow;
+    runningWriters += 1;
   }
 
   write(chunk: Uint8Array): Promise<void> | undefined {
-    const block = (this.#block ??= blocks.take());
+    const block = (this.#block ??= this.#blocks.take());
     if (this.#filled + chunk.byteLength < block.byteLength) {
       block.set(chunk, this.#filled);
       this.#filled += chunk.byteLength;
@@ -60,14 +67,15 @@ export class FsWriter {
     } finally {
       await this.#writing;
       await this.#syncing;
-      if (this.#block) blocks.give(this.#block);
+      if (this.#block) this.#blocks.give(this.#block);
       this.#block = null;
+      runningWriters -= 1;
     }
   }
 
   async #writeLong(chunk: Uint8Array): Promise<void> {
     for (let from = 0; from < chunk.byteLength;) {
-      const block = (this.#block ??= blocks.take());
+      const block = (this.#block ??= this.#blocks.take());
       const part = chunk.subarray(from, from + block.byteLength - this.#filled);
       block.set(part, this.#filled);
       this.#filled += part.byteLength;
@@ -100,7 +108,7 @@ export class FsWriter {
     } catch (error) {
       this.#failure ??= { error };
     } finally {
-      blocks.give(block);
+      this.#blocks.give(block);
     }
   }
 
