@@ -8,6 +8,7 @@ import { ANONYMOUS, scopeAllows } from "../../src/auth/principal.ts";
 import type { Principal, RegistryAction } from "../../src/auth/principal.ts";
 import { SlipwayError, isSlipwayError } from "../../src/core/errors.ts";
 import type { Project } from "../../src/catalog/registry.ts";
+import { isRepositoryName } from "../../src/oci/names.ts";
 import { withHeaders } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import type { RegistryServices } from "./services.ts";
@@ -67,7 +68,7 @@ export async function authorize(exchange: Exchange, services: RegistryServices, 
   const { route } = exchange;
   if (!route) throw new SlipwayError("INTERNAL");
   const action = ACTION[operation];
-  const scopes = [{ repository: route.requested, actions: SCOPE_ACTIONS[action] }];
+  const scopes = [{ repository: route.requested, actions: SCOPE_ACTIONS[action] }, ...mountScope(exchange, operation)];
   const principal = await identify(exchange, services, scopes);
   const request = { requested: route.requested, namespace: exchange.parameter("ns") };
   const target = services.resolver.peek(request) ?? (await services.resolver.resolve(request, exchange.signal));
@@ -84,6 +85,13 @@ export async function authorize(exchange: Exchange, services: RegistryServices, 
     throw unauthorized(exchange, services, { scopes, error: "insufficient_scope" });
   }
   return target;
+}
+
+/** A mount reads its source as well: told whether or not there is such a repository. */
+function mountScope(exchange: Exchange, operation: Operation): ChallengeScope[] {
+  if (operation !== "upload.start" || exchange.parameter("mount") === null) return [];
+  const from = exchange.parameter("from");
+  return from !== null && isRepositoryName(from) ? [{ repository: from, actions: ["pull"] }] : [];
 }
 
 interface RightQuestion {

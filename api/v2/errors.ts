@@ -1,6 +1,6 @@
 /** The one place where the error catalogue meets the envelope of the distribution specification, with its fourteen codes. */
-import { SlipwayError, isSlipwayError, toSlipwayError } from "../../src/core/errors.ts";
-import type { ErrorCode } from "../../src/core/errors.ts";
+import { isSlipwayError, toSlipwayError } from "../../src/core/errors.ts";
+import type { ErrorCode, SlipwayError } from "../../src/core/errors.ts";
 import type { Exchange } from "./exchange.ts";
 
 export type OciErrorCode =

@@ -105,44 +105,57 @@ interface ReadyAnswer {
   readonly bytes: Buffer;
 }
 
+/** The answers of objects in memory; made at the first request and gone with the object. */
+class ReadyAnswers {
+  readonly #known = new WeakMap<StoredManifest | StoredBlob, ReadyAnswer>();
+  readonly #content: ContentByKind;
+
+  constructor(content: ContentByKind) {
+    this.#content = content;
+  }
+
+  find(route: HotRoute, target: Target): ReadyAnswer | undefined {
+    const { reference } = route;
+    if (route.kind === "manifest") return this.#manifest(this.#peekManifest(target, reference));
+    return this.#blob(this.#peekBlob(target, reference), reference);
+  }
+
+  #peekManifest(target: Target, reference: string): StoredManifest | undefined {
+    return target.kind === "local"
+      ? this.#content.local.peekManifest(target, reference)
+      : this.#content.proxy?.peekManifest(target, reference);
+  }
+
+  #peekBlob(target: Target, digest: string): StoredBlob | undefined {
+    return target.kind === "local" ? this.#content.local.peekBlob(target, digest) : this.#content.proxy?.peekBlob(target, digest);
+  }
+
+  #manifest(manifest: StoredManifest | undefined): ReadyAnswer | undefined {
+    if (manifest === undefined) return undefined;
+    return this.#known.get(manifest) ?? this.#prepare(manifest, manifestHeaders(manifest), manifest.bytes);
+  }
+
+  #blob(blob: StoredBlob | undefined, requested: string): ReadyAnswer | undefined {
+    // Another algorithm's name for the same bytes gets its own headers on the ordinary path.
+    if (blob === undefined || blob.bytes === null || blob.digest !== requested) return undefined;
+    return this.#known.get(blob) ?? this.#prepare(blob, blobHeaders(blob.digest), blob.bytes);
+  }
+
+  #prepare(key: StoredManifest | StoredBlob, specific: readonly string[], bytes: Buffer): ReadyAnswer {
+    const headers = ["Docker-Distribution-Api-Version", "registry/2.0", ...specific, "Content-Length", String(bytes.length)];
+    const answer = { headers, bytes };
+    this.#known.set(key, answer);
+    return answer;
+  }
+}
+
 export function createHotHandler(
   services: RegistryServices,
   content: ContentByKind,
 ): (req: IncomingMessage, res: ServerResponse) => boolean {
   const routes = new RouteCache();
-  const ready = new WeakMap<StoredManifest | StoredBlob, ReadyAnswer>();
+  const answers = new ReadyAnswers(content);
   const { auth, resolver, observer, addresses } = services;
-
-  function answerFor(route: HotRoute, target: Target): ReadyAnswer | undefined {
-    if (route.kind === "manifest") {
-      return manifestAnswer(
-        target.kind === "local"
-          ? content.local.peekManifest(target, route.reference)
-          : content.proxy?.peekManifest(target, route.reference),
-      );
-    }
-    const blob =
-      target.kind === "local" ? content.local.peekBlob(target, route.reference) : content.proxy?.peekBlob(target, route.reference);
-    return blobAnswer(blob, route.reference);
-  }
-
-  function manifestAnswer(manifest: StoredManifest | undefined): ReadyAnswer | undefined {
-    if (manifest === undefined) return undefined;
-    return ready.get(manifest) ?? prepare(manifest, manifestHeaders(manifest), manifest.bytes);
-  }
-
-  function blobAnswer(blob: StoredBlob | undefined, requested: string): ReadyAnswer | undefined {
-    // Another algorithm's name for the same bytes gets its own headers on the ordinary path.
-    if (blob === undefined || blob.bytes === null || blob.digest !== requested) return undefined;
-    return ready.get(blob) ?? prepare(blob, blobHeaders(blob.digest), blob.bytes);
-  }
-
-  function prepare(key: StoredManifest | StoredBlob, specific: readonly string[], bytes: Buffer): ReadyAnswer {
-    const headers = ["Docker-Distribution-Api-Version", "registry/2.0", ...specific, "Content-Length", String(bytes.length)];
-    const answer = { headers, bytes };
-    ready.set(key, answer);
-    return answer;
-  }
 
   function mayRead(principal: Principal, route: HotRoute, target: Target): boolean {
     if (target.project === null) return false;
@@ -154,16 +167,16 @@ export function createHotHandler(
     if ((method !== "GET" && method !== "HEAD") || url === undefined || !url.startsWith("/v2/")) return false;
     const startedAt = performance.now();
     const route = routes.get(url);
-    if (route === null) return false;
-    if (!readPlainHeaders(req.rawHeaders)) return false;
-    const principal = auth.peekPrincipal(seen.authorization);
+    if (route === null || !readPlainHeaders(req.rawHeaders)) return false;
+    const { authorization, userAgent } = seen;
+    const principal = auth.peekPrincipal(authorization);
     if (principal === undefined) return false;
     const target = resolver.peek(route.request);
     if (target === undefined || !mayRead(principal, route, target)) return false;
-    const answer = answerFor(route, target);
+    const answer = answers.find(route, target);
     if (answer === undefined) return false;
-    res.writeHead(200, answer.headers);
     const isHead = method === "HEAD";
+    res.writeHead(200, answer.headers);
     if (isHead) res.end();
     else res.end(answer.bytes);
     observer.onResponse({
@@ -178,7 +191,7 @@ export function createHotHandler(
       durationMs: performance.now() - startedAt,
       principal: principal.key,
       remote: addresses.remoteAddress(req),
-      userAgent: seen.userAgent,
+      userAgent,
     });
     return true;
   };
