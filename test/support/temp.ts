@@ -9,6 +9,6 @@ interface Cleanable {
 
 export async function tempDir(t: Cleanable, name = "slipway-test-"): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), name));
-  t.after(() => rm(path, { recursive: true, force: true }));
+  t.after(() => rm(path, { recursive: true, force: true, maxRetries: 5 }));
   return path;
 }
