@@ -1,0 +1,155 @@
+/** Puts pull-through together over the catalog, storage and the upstream client. */
+import type { Catalog } from "../catalog/open-catalog.ts";
+import type { Project } from "../catalog/registry.ts";
+import type { Encryption } from "../auth/encryption.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Database } from "../db/pool.ts";
+import type { BlobStore } from "../storage/blob-store.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { UpstreamPool } from "../upstream/pool.ts";
+import { DEFAULT_FILL_LIMITS } from "./fill/fill.ts";
+import { FillEngine } from "./fill/fill-engine.ts";
+import { FillLeases } from "./fill/fill-lease.ts";
+import type { ProcessIdentity } from "./fill/fill-lease.ts";
+import { RemoteFills } from "./fill/remote-fills.ts";
+import { parseProxyPolicy } from "./plan/policy.ts";
+import type { ProxyDefaults, ProxyPolicy } from "./plan/policy.ts";
+import { Prefetcher } from "./prefetch.ts";
+import { ProxyBlobs } from "./proxy-blobs.ts";
+import { ProxyLists } from "./proxy-lists.ts";
+import { ProxyManifests } from "./proxy-manifests.ts";
+import { RegistryStore } from "./registry-store.ts";
+import { NameResolver } from "./resolver.ts";
+import { TagFreshnessStore } from "./tag-freshness.ts";
+import { Upstreams } from "./upstreams.ts";
+import { CacheUsage } from "./usage.ts";
+
+export interface ProxyOptions {
+  readonly catalog: Catalog;
+  readonly database: Database;
+  readonly store: BlobStore;
+  readonly encryption: Encryption;
+  readonly pool: UpstreamPool;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly invalidations: {
+    publish(scopes: readonly string[]): Promise<void>;
+    trusted(): boolean;
+    subscribe(listener: (scopes: readonly string[]) => void): () => void;
+  };
+  readonly self: ProcessIdentity;
+  readonly internalKey: Buffer;
+  readonly stagingFolder: string;
+  readonly mirrorHost: string | null;
+  readonly defaults: ProxyDefaults;
+  readonly maxFills: number;
+}
+
+export interface Proxy {
+  readonly registries: RegistryStore;
+  readonly upstreams: Upstreams;
+  readonly resolver: NameResolver;
+  readonly manifests: ProxyManifests;
+  readonly blobs: ProxyBlobs;
+  readonly lists: ProxyLists;
+  readonly fills: FillEngine;
+  readonly leases: FillLeases;
+  readonly usage: CacheUsage;
+  policyOf(project: Project): ProxyPolicy;
+  close(): Promise<void>;
+}
+
+export function createProxy(options: ProxyOptions): Proxy {
+  const { catalog, database, clock, logger } = options;
+  const { reader, writer } = catalog;
+  const registries = new RegistryStore(database, options.encryption, options.invalidations);
+  const upstreams = new Upstreams({
+    store: registries,
+    db: database,
+    pool: options.pool,
+    clock,
+    mirrorHost: options.mirrorHost,
+    invalidations: options.invalidations,
+  });
+  const policyOf = rememberPolicies(options.defaults);
+  const clientOf = (project: Project): ReturnType<Upstreams["clientOf"]> => upstreams.clientOf(project);
+  const usage = new CacheUsage(database, logger);
+  const leases = new FillLeases(database, options.self);
+  const fills = new FillEngine({
+    writer: catalog.content,
+    store: options.store,
+    leases,
+    remote: new RemoteFills({ key: options.internalKey, clock, folder: options.stagingFolder }),
+    self: options.self,
+    folder: options.stagingFolder,
+    limits: DEFAULT_FILL_LIMITS,
+    maxFills: options.maxFills,
+    logger,
+    onStored: (digest) => usage.touch(digest),
+  });
+  const blobs = new ProxyBlobs({
+    reader,
+    db: database,
+    fills,
+    clientOf,
+    isOffline: (project) => policyOf(project).tags.mode === "offline",
+    negativeMs: options.defaults.negativeSeconds * 1000,
+    onServed: (digest) => usage.touch(digest),
+  });
+  const prefetcher = new Prefetcher({
+    blobs,
+    manifests: () => manifests,
+    isOn: (name) => policyOf(name.project).prefetch,
+    db: database,
+    logger,
+  });
+  const tagPolicyOf = (project: Project): ProxyPolicy["tags"] => policyOf(project).tags;
+  const manifests = new ProxyManifests({
+    reader,
+    writer,
+    freshness: new TagFreshnessStore(database, clock),
+    clientOf,
+    policyOf: tagPolicyOf,
+    clock,
+    logger,
+    onServed: (name, manifest) => {
+      usage.touch(manifest.digest);
+      prefetcher.onServed(name, manifest);
+    },
+  });
+  return {
+    registries,
+    upstreams,
+    resolver: new NameResolver({
+      reader,
+      upstreams,
+      rulesOf: (project) => policyOf(project).rules,
+      onMirrored: (requested) => logger.info({ requested }, "a plain name went to the mirror upstream"),
+    }),
+    manifests,
+    blobs,
+    lists: new ProxyLists({ reader, db: database, clientOf, policyOf: tagPolicyOf, clock }),
+    fills,
+    leases,
+    usage,
+    policyOf,
+    close: async () => {
+      await fills.close();
+      await usage.close();
+      upstreams.close();
+    },
+  };
+}
+
+/** Parsed once for each version of a project's row. */
+function rememberPolicies(defaults: ProxyDefaults): (project: Project) => ProxyPolicy {
+  const known = new WeakMap<Project, ProxyPolicy>();
+  return (project) => {
+    let policy = known.get(project);
+    if (!policy) {
+      policy = parseProxyPolicy(project.metadata, defaults);
+      known.set(project, policy);
+    }
+    return policy;
+  };
+}

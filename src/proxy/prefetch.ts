@@ -1,0 +1,101 @@
+/**
+ * What will be asked for next. When a client takes a manifest, its config and layers begin to fill; when it takes an index, the manifests of the platforms that
+ * this project's clients asked for before are fetched, and their blobs with them.
+ */
+import { LRUCache } from "lru-cache";
+import type { StoredManifest } from "../catalog/registry.ts";
+import type { Queryable } from "../db/pool.ts";
+import { parseManifest } from "../oci/manifest.ts";
+import { isNonDistributable } from "../oci/media-types.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import type { ProxyBlobs } from "./proxy-blobs.ts";
+import type { ProxyManifests, ProxyName } from "./proxy-manifests.ts";
+
+export interface PrefetcherOptions {
+  readonly blobs: ProxyBlobs;
+  readonly manifests: () => ProxyManifests;
+  readonly isOn: (name: ProxyName) => boolean;
+  readonly db: Queryable;
+  readonly logger: Logger;
+}
+
+const REMEMBERED = 20_000;
+const PLATFORMS_FRESH_MS = 60_000;
+const MAX_CHILDREN = 4;
+const PLATFORM_AGE = "30 days";
+
+export class Prefetcher {
+  readonly #options: PrefetcherOptions;
+  /** Manifests that were looked at lately. */
+  readonly #seen = new LRUCache<string, true>({ max: REMEMBERED, ttl: 10 * 60_000 });
+  /** Platform of a child, by repository and digest, from the index that named it. */
+  readonly #platformOf = new LRUCache<string, string>({ max: REMEMBERED });
+  readonly #platforms = new LRUCache<number, Set<string>>({ max: 1_000, ttl: PLATFORMS_FRESH_MS });
+  #started = 0;
+
+  constructor(options: PrefetcherOptions) {
+    this.#options = options;
+  }
+
+  get started(): number {
+    return this.#started;
+  }
+
+  /** Never waits and never fails: a client's answer does not depend on it. */
+  onServed(name: ProxyName, manifest: StoredManifest): void {
+    const key = `${name.repository}@${manifest.digest}`;
+    if (this.#seen.get(key) || !this.#options.isOn(name)) return;
+    this.#seen.set(key, true);
+    this.#follow(name, manifest).catch((error: unknown) => {
+      this.#options.logger.debug({ repository: name.repository, digest: manifest.digest, error }, "prefetch failed");
+    });
+  }
+
+  async #follow(name: ProxyName, manifest: StoredManifest): Promise<void> {
+    const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+    await this.#learnPlatform(name, manifest.digest);
+    if (parsed.manifests.length > 0) {
+      const wanted = await this.#wantedPlatforms(name.project.id);
+      for (const child of parsed.manifests) {
+        const platform = platformText(child.platform);
+        if (platform !== null) this.#platformOf.set(`${name.repository}@${child.digest}`, platform);
+      }
+      const children = parsed.manifests.filter((child) => wanted.has(platformText(child.platform) ?? "")).slice(0, MAX_CHILDREN);
+      for (const child of children) await this.#options.manifests().get(name, child.digest);
+      return;
+    }
+    const blobs = [...(parsed.config ? [parsed.config] : []), ...parsed.layers.filter((layer) => !isNonDistributable(layer.mediaType))];
+    for (const blob of blobs) {
+      this.#started += 1;
+      await this.#options.blobs.prefetch(name, blob);
+    }
+  }
+
+  async #learnPlatform(name: ProxyName, digest: string): Promise<void> {
+    const platform = this.#platformOf.get(`${name.repository}@${digest}`);
+    if (platform === undefined || (await this.#wantedPlatforms(name.project.id)).has(platform)) return;
+    this.#platforms.get(name.project.id)?.add(platform);
+    await this.#options.db.query(
+      "INSERT INTO proxy_platforms (project_id, platform) VALUES ($1, $2) ON CONFLICT (project_id, platform) DO UPDATE SET asked_at = now()",
+      [name.project.id, platform],
+    );
+  }
+
+  async #wantedPlatforms(projectId: number): Promise<Set<string>> {
+    const known = this.#platforms.get(projectId);
+    if (known) return known;
+    const { rows } = await this.#options.db.query<{ platform: string }>(
+      `SELECT platform FROM proxy_platforms WHERE project_id = $1 AND asked_at > now() - interval '${PLATFORM_AGE}' LIMIT 20`,
+      [projectId],
+    );
+    const platforms = new Set(rows.map((row) => row.platform));
+    this.#platforms.set(projectId, platforms);
+    return platforms;
+  }
+}
+
+function platformText(platform: unknown): string | null {
+  const { os, architecture, variant } = (platform ?? {}) as { os?: unknown; architecture?: unknown; variant?: unknown };
+  if (typeof os !== "string" || typeof architecture !== "string") return null;
+  return [os, architecture, ...(typeof variant === "string" ? [variant] : [])].join("/");
+}
