@@ -2,6 +2,10 @@
  * The key-value contract: caches, counters, publish/subscribe, leases and the claim queue. Everything in it may be lost at any time;
  * losing it costs time, never data. Two drivers (Redis; Postgres where there is no Redis) pass one contract test.
  */
+
+/** The longest message of publish in bytes; longer ones are refused by both drivers, since NOTIFY carries no more. */
+export const MAX_MESSAGE_BYTES = 7_900;
+
 export interface SetOptions {
   readonly ttlMs?: number;
   /** Only when the key is absent. */
@@ -30,9 +34,23 @@ export interface ClaimQueue {
   /** Removes what was not marked again since its claim; the rest becomes claimable at once. */
   complete(slot: number, claims: readonly Claim[]): Promise<void>;
   extend(slot: number, claims: readonly Claim[], leaseMs: number): Promise<void>;
+  /** Members that are not completed, claimed ones included. */
   depth(slot: number): Promise<number>;
   /** Age in ms of the oldest unclaimed mark, 0 when empty. */
   oldestAgeMs(slot: number): Promise<number>;
+}
+
+export interface GroupEntry {
+  readonly member: string;
+  readonly value: string;
+}
+
+/** A small set of named values that expire one by one, such as the live processes; written and read without a scan. */
+export interface Group {
+  /** Writes, then lists what lives: of two writers at once at least one sees the other. */
+  put(member: string, value: string, ttlMs: number): Promise<GroupEntry[]>;
+  list(): Promise<GroupEntry[]>;
+  remove(member: string): Promise<void>;
 }
 
 export interface Subscription {
@@ -55,10 +73,16 @@ export interface Kv {
   remove(...keys: readonly string[]): Promise<void>;
   /** Adds and returns the new value; the TTL is set when the counter is created. */
   increment(key: string, by: number, ttlMs?: number): Promise<number>;
-  /** Keys by prefix in bounded steps; for small sets such as live members. */
+  /** Keys by prefix in bounded steps. Redis walks its whole key space for it: for repair and tests; what is read often is a group. */
   listPrefix(prefix: string, limit: number): Promise<{ key: string; value: string }[]>;
+  group(name: string): Group;
+  /** Null while somebody has it, the asker included. */
   acquireLease(key: string, owner: string, ttlMs: number): Promise<Lease | null>;
   publish(channel: string, message: string): Promise<void>;
+  /**
+   * Works also while the service is away; onReady says when it listens. Messages of all channels of this Kv arrive in the order in which
+   * the service took them.
+   */
   subscribe(channel: string, handlers: SubscribeHandlers): Promise<Subscription>;
   queue(name: string): ClaimQueue;
   check(signal?: AbortSignal): Promise<void>;

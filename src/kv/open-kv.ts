@@ -1,0 +1,21 @@
+/** Chooses the driver: Redis where an address is given, else the database that is there anyway. */
+import type { Database } from "../db/pool.ts";
+import type { Kv } from "./kv.ts";
+import { PostgresKv } from "./postgres-kv.ts";
+import { RedisKv } from "./redis-kv.ts";
+
+export interface OpenKvOptions {
+  readonly redisUrl: string | null;
+  readonly database: Database;
+  /** Keeps deployments that share a server apart. */
+  readonly prefix: string;
+  /** Told about connections that fail; the drivers make new ones by themselves. */
+  readonly onError?: (error: unknown) => void;
+}
+
+/** Resolves also while the service is away: every call then fails with KV_UNAVAILABLE until it is back. */
+export async function openKv(options: OpenKvOptions): Promise<Kv> {
+  const { redisUrl, database, prefix } = options;
+  const shared = { prefix, ...(options.onError ? { onError: options.onError } : {}) };
+  return redisUrl === null ? await PostgresKv.open({ ...shared, database }) : await RedisKv.open({ ...shared, url: redisUrl });
+}

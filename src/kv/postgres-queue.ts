@@ -1,0 +1,97 @@
+/**
+ * The claim queue over Postgres. Rows are locked in the order of their members wherever a statement may wait, so that marks, completions
+ * and extensions never deadlock; a claim skips what others have locked.
+ */
+import type { Queryable } from "../db/pool.ts";
+import type { Claim, ClaimQueue } from "./kv.ts";
+
+const MARK = `
+INSERT INTO kv_queue (queue, slot, member, marked_at, ready_at)
+SELECT $1, $2, m.member, m.at, m.at
+FROM (SELECT DISTINCT u.member COLLATE "C" AS member, clock_timestamp() AS at FROM unnest($3::text[]) AS u(member) ORDER BY 1) m
+ON CONFLICT (queue, slot, member) DO UPDATE SET remarked_at = excluded.marked_at
+WHERE kv_queue.token IS NOT NULL AND kv_queue.remarked_at IS NULL`;
+
+const CLAIM = `
+WITH picked AS MATERIALIZED (
+  SELECT member FROM kv_queue WHERE queue = $1 AND slot = $2 AND ready_at <= clock_timestamp()
+  ORDER BY marked_at LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+UPDATE kv_queue q SET token = t.token, ready_at = clock_timestamp() + $4 * interval '1 millisecond', remarked_at = NULL
+FROM picked p, (SELECT nextval('kv_claim_tokens') AS token) t
+WHERE q.queue = $1 AND q.slot = $2 AND q.member = p.member
+RETURNING q.member, q.token`;
+
+const GIVEN = `
+given AS (SELECT g.member COLLATE "C" AS member, g.token FROM unnest($3::text[], $4::bigint[]) AS g(member, token)),
+locked AS MATERIALIZED (
+  SELECT q.member FROM kv_queue q JOIN given g ON q.member = g.member AND q.token = g.token
+  WHERE q.queue = $1 AND q.slot = $2
+  ORDER BY q.member FOR UPDATE OF q
+)`;
+
+const COMPLETE = `
+WITH ${GIVEN}
+DELETE FROM kv_queue q USING locked l WHERE q.queue = $1 AND q.slot = $2 AND q.member = l.member AND q.remarked_at IS NULL`;
+
+/** What was marked again waits since that mark. A statement of its own: it must see marks that came during the deletion. */
+const REQUEUE = `
+WITH ${GIVEN}
+UPDATE kv_queue q SET token = NULL, marked_at = q.remarked_at, ready_at = q.remarked_at, remarked_at = NULL
+FROM locked l WHERE q.queue = $1 AND q.slot = $2 AND q.member = l.member AND q.remarked_at IS NOT NULL`;
+
+const EXTEND = `
+WITH ${GIVEN}
+UPDATE kv_queue q SET ready_at = clock_timestamp() + $5 * interval '1 millisecond'
+FROM locked l WHERE q.queue = $1 AND q.slot = $2 AND q.member = l.member`;
+
+const OLDEST = `
+SELECT EXTRACT(EPOCH FROM clock_timestamp() - marked_at) * 1000 AS age FROM kv_queue
+WHERE queue = $1 AND slot = $2 AND ready_at <= clock_timestamp() ORDER BY marked_at LIMIT 1`;
+
+export class PostgresClaimQueue implements ClaimQueue {
+  readonly #db: Queryable;
+  readonly #queue: string;
+
+  constructor(db: Queryable, queue: string) {
+    this.#db = db;
+    this.#queue = queue;
+  }
+
+  async mark(slot: number, members: readonly string[]): Promise<void> {
+    if (members.length > 0) await this.#db.query(MARK, [this.#queue, slot, members]);
+  }
+
+  async claim(slot: number, limit: number, leaseMs: number): Promise<Claim[]> {
+    const { rows } = await this.#db.query<{ member: string; token: number }>(CLAIM, [this.#queue, slot, limit, leaseMs]);
+    return rows.map((row) => ({ member: row.member, token: String(row.token) }));
+  }
+
+  async complete(slot: number, claims: readonly Claim[]): Promise<void> {
+    if (claims.length === 0) return;
+    const values = [this.#queue, slot, ...columns(claims)];
+    const { rowCount } = await this.#db.query(COMPLETE, values);
+    if ((rowCount ?? 0) < claims.length) await this.#db.query(REQUEUE, values);
+  }
+
+  async extend(slot: number, claims: readonly Claim[], leaseMs: number): Promise<void> {
+    if (claims.length > 0) await this.#db.query(EXTEND, [this.#queue, slot, ...columns(claims), leaseMs]);
+  }
+
+  async depth(slot: number): Promise<number> {
+    const { rows } = await this.#db.query<{ count: number }>("SELECT count(*) AS count FROM kv_queue WHERE queue = $1 AND slot = $2", [
+      this.#queue,
+      slot,
+    ]);
+    return rows[0]?.count ?? 0;
+  }
+
+  async oldestAgeMs(slot: number): Promise<number> {
+    const { rows } = await this.#db.query<{ age: string }>(OLDEST, [this.#queue, slot]);
+    return Math.max(0, Math.round(Number(rows[0]?.age ?? 0)));
+  }
+}
+
+function columns(claims: readonly Claim[]): [string[], string[]] {
+  return [claims.map((claim) => claim.member), claims.map((claim) => claim.token)];
+}
