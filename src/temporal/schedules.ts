@@ -29,6 +29,8 @@ export type ScheduleOutcome = "unchanged" | "created" | "repaired" | "removed" |
 
 /** Ticks that were missed for longer than this are not made up for. */
 const CATCH_UP_MS = 10 * 60_000;
+/** Processes that come up together hold each other up for seconds when they create the same schedule. */
+const CALL_TIMEOUT_MS = 20_000;
 
 export function maintenanceSchedules(options: MaintenanceScheduleOptions): MaintenanceSchedule[] {
   const { uploadExpiryCron = "17 * * * *", garbageCollectionCron = "0 3 * * *", retentionCron = "43 4 * * *" } = options;
@@ -45,7 +47,8 @@ export async function ensureSchedules(
   options: CallOptions = {},
 ): Promise<Map<string, ScheduleOutcome>> {
   const outcomes = new Map<string, ScheduleOutcome>();
-  for (const schedule of schedules) outcomes.set(schedule.id, await ensureSchedule(temporal, schedule, options));
+  const patient = { timeoutMs: CALL_TIMEOUT_MS, ...options };
+  for (const schedule of schedules) outcomes.set(schedule.id, await ensureSchedule(temporal, schedule, patient));
   return outcomes;
 }
 
