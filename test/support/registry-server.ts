@@ -29,6 +29,8 @@ export interface RegistryServerOptions {
   readonly backing?: RegistryBacking;
   readonly roles?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** A port to share with other processes; else a free one. */
+  readonly port?: number;
 }
 
 export interface RegistryServer {
@@ -64,7 +66,7 @@ export async function startRegistry(t: Cleanable, options: RegistryServerOptions
   });
   const logger = createLogger({ level: config.settings.log.level, format: "json" });
   const app = await createApp(config, { databaseUrl: backing.databaseUrl, temporalAddress: null }, { clock: systemClock, logger });
-  const server = await serve(app, { host: "127.0.0.1", port: 0, reusePort: false, version: "test" });
+  const server = await serve(app, { host: "127.0.0.1", port: options.port ?? 0, reusePort: options.port !== undefined, version: "test" });
   t.after(async () => {
     await server.close();
     await app.close();
