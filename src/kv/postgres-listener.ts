@@ -20,6 +20,7 @@ export interface PostgresListenerOptions {
 
 const STATEMENT_TIMEOUT_MS = 2_000;
 const PING_INTERVAL_MS = 2_000;
+const MAX_QUEUED = 10_000;
 const RECONNECT = { baseMs: 50, capMs: 1_000 } as const;
 
 export class PostgresListener {
@@ -28,6 +29,9 @@ export class PostgresListener {
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
   #client: pg.Client | null = null;
+  /** The connection takes one statement at a time: the next waits for the end of this. */
+  #tail: Promise<void> = Promise.resolve();
+  #queued = 0;
   #drop: () => void = () => undefined;
 
   constructor(options: PostgresListenerOptions) {
@@ -68,7 +72,14 @@ export class PostgresListener {
   async #execute(text: string, values: readonly string[] = []): Promise<void> {
     const client = this.#client;
     if (!client) throw new SlipwayError("KV_UNAVAILABLE");
-    await withDeadline(client.query(text, [...values]), STATEMENT_TIMEOUT_MS);
+    if (this.#queued >= MAX_QUEUED) throw new SlipwayError("KV_UNAVAILABLE", { message: "too many messages wait to be sent" });
+    this.#queued += 1;
+    const run = this.#tail.then(() => client.query(text, [...values]));
+    this.#tail = run.then(
+      () => void (this.#queued -= 1),
+      () => void (this.#queued -= 1),
+    );
+    await withDeadline(run, STATEMENT_TIMEOUT_MS);
   }
 
   async #run(): Promise<void> {

@@ -7,8 +7,9 @@ import type { Claim, ClaimQueue } from "./kv.ts";
 
 const MARK = `
 INSERT INTO kv_queue (queue, slot, member, marked_at, ready_at)
-SELECT $1, $2, m.member, m.at, m.at
-FROM (SELECT DISTINCT u.member COLLATE "C" AS member, clock_timestamp() AS at FROM unnest($3::text[]) AS u(member) ORDER BY 1) m
+SELECT $1, $2, m.member, c.at, c.at
+FROM (SELECT DISTINCT u.member COLLATE "C" AS member FROM unnest($3::text[]) AS u(member)) m, (SELECT clock_timestamp() AS at) c
+ORDER BY m.member
 ON CONFLICT (queue, slot, member) DO UPDATE SET remarked_at = excluded.marked_at
 WHERE kv_queue.token IS NOT NULL AND kv_queue.remarked_at IS NULL`;
 

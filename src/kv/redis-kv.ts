@@ -121,7 +121,7 @@ export class RedisKv implements Kv {
       for (const name of found) names.add(name);
       cursor = next;
     } while (cursor !== "0" && names.size < limit);
-    const keys = [...names].slice(0, limit).map((name) => name.slice(this.#prefix.length));
+    const keys = [...names].slice(0, limit).map((name) => name.slice(this.#key("").length));
     const values = await this.getMany(keys);
     return keys.flatMap((key, index) => {
       const value = values[index];
