@@ -14,7 +14,8 @@ import { createTokenRouter } from "./token.ts";
 import { createHotHandler } from "./v2/hot.ts";
 import { createRegistryRouter } from "./v2/router.ts";
 import { DEFAULT_REGISTRY_SETTINGS } from "./v2/services.ts";
-import { createLocalResolver } from "./v2/target.ts";
+import { createProxyContent } from "./v2/proxy-content.ts";
+import { createProxyResolver } from "./v2/proxy-resolver.ts";
 
 export interface ServeOptions {
   readonly host: string;
@@ -43,12 +44,12 @@ export async function serve(app: App, options: ServeOptions): Promise<RunningSer
       writer: app.catalog.writer,
       auth: app.auth.registry,
       store: app.store,
-      resolver: createLocalResolver(app.catalog.reader),
+      resolver: createProxyResolver(app.proxy.resolver),
       addresses,
       observer,
       settings: DEFAULT_REGISTRY_SETTINGS,
     };
-    const router = createRegistryRouter(services);
+    const router = createRegistryRouter(services, (sender) => createProxyContent(app.proxy, sender));
     Object.assign(registry, { hot: createHotHandler(services, router.content), registry: router.handle });
     mounts.push({
       path: "/service/token",

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { join } from "node:path";
 import { loadEncryption, verifyEncryptionKey } from "./auth/encryption.ts";
 import type { Encryption } from "./auth/encryption.ts";
 import { ensureAdmin } from "./auth/first-admin.ts";
@@ -22,6 +23,8 @@ import { Database } from "./db/pool.ts";
 import type { Kv } from "./kv/kv.ts";
 import { Members } from "./kv/members.ts";
 import { openKv } from "./kv/open-kv.ts";
+import { createProxy } from "./proxy/open-proxy.ts";
+import type { Proxy } from "./proxy/open-proxy.ts";
 import type { BlobStore } from "./storage/blob-store.ts";
 import { openBlobStore } from "./storage/open-store.ts";
 import { AccessLog } from "./telemetry/access-log.ts";
@@ -31,6 +34,8 @@ import { Metrics } from "./telemetry/metrics.ts";
 import { addAppMetrics } from "./telemetry/app-metrics.ts";
 import { registerSecret } from "./telemetry/redact.ts";
 import { TemporalConnection } from "./temporal/connection.ts";
+import { KvHostState } from "./upstream/shared-host-state.ts";
+import { UpstreamPool } from "./upstream/pool.ts";
 
 /** Where the services are that the process does not start by configuration alone (embedded ones have addresses of their own). */
 export interface Endpoints {
@@ -61,6 +66,8 @@ export interface App {
   readonly encryption: Encryption;
   readonly catalog: Catalog;
   readonly auth: Auth;
+  readonly upstreamPool: UpstreamPool;
+  readonly proxy: Proxy;
   readonly temporal: TemporalConnection | null;
   readonly admin: AdminOutcome;
   /** Closed in reverse order with everything else. */
@@ -138,6 +145,31 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
   const admin = await ensureAdmin({ database, passwords: auth.passwords, password: settings.auth.admin_password, dataDir: config.dataDir });
   await catalog.ensureLibrary();
 
+  const hostState = await KvHostState.start(kv);
+  closer.add("host state", () => hostState.close());
+  const upstreamPool = new UpstreamPool({
+    shared: hostState,
+    onSecret: registerSecret,
+    processes: () => Math.max(1, members.known.filter((member) => member.roles.includes("proxy")).length),
+  });
+  closer.add("upstream", () => upstreamPool.close());
+  const proxy = createProxy({
+    catalog,
+    database,
+    store,
+    encryption,
+    pool: upstreamPool,
+    clock,
+    logger,
+    invalidations: bus,
+    self: { bootId, host: hostname(), address: null },
+    internalKey: encryption.deriveKey("internal-fills"),
+    stagingFolder: join(config.dataDir, "staging"),
+    mirrorHost: null,
+    defaults: { mode: "revalidate", ttlSeconds: 60, maxStaleSeconds: 600, negativeSeconds: 30, prefetch: true },
+    maxFills: 64,
+  });
+  closer.add("proxy", () => proxy.close());
   const temporal = openTemporal(config, endpoints, closer);
   const app: App = {
     config,
@@ -155,6 +187,8 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
     encryption,
     catalog,
     auth,
+    upstreamPool,
+    proxy,
     temporal,
     admin,
     closer,

@@ -35,8 +35,14 @@ export class NameResolver {
     this.#options = options;
   }
 
-  /** Undefined when memory does not know enough. */
+  /** Undefined when memory does not know enough, and for whatever resolve would refuse. */
   peek(request: ResolveRequest): ResolvedName | undefined {
+    const found = this.#peek(request);
+    const isRefused = found?.kind === "proxy" && found.project && !this.#isAllowed(found.project, found.upstreamRepository);
+    return isRefused ? undefined : found;
+  }
+
+  #peek(request: ResolveRequest): ResolvedName | undefined {
     const world = this.#options.upstreams.peekWorld();
     if (world === undefined) return undefined;
     if (request.namespace !== null) {
@@ -50,6 +56,14 @@ export class NameResolver {
   }
 
   async resolve(request: ResolveRequest, signal?: AbortSignal): Promise<ResolvedName> {
+    const found = await this.#resolve(request, signal);
+    if (found.kind === "proxy" && found.project && !this.#isAllowed(found.project, found.upstreamRepository)) {
+      throw new SlipwayError("NAME_UNKNOWN", { message: "this repository is not allowed through the proxy" });
+    }
+    return found;
+  }
+
+  async #resolve(request: ResolveRequest, signal?: AbortSignal): Promise<ResolvedName> {
     const { reader, upstreams } = this.#options;
     const world = await upstreams.world();
     if (request.namespace !== null) {
@@ -96,9 +110,11 @@ export class NameResolver {
     return this.#named(project, found.path);
   }
 
+  #isAllowed(project: Project, path: string): boolean {
+    return isRepositoryAllowed(this.#options.rulesOf(project), path);
+  }
+
   #named(project: Project, path: string): ResolvedName {
-    if (!isRepositoryAllowed(this.#options.rulesOf(project), path))
-      throw new SlipwayError("NAME_UNKNOWN", { message: "this repository is not allowed through the proxy" });
     return { kind: "proxy", repository: `${project.name}/${path}`, projectName: project.name, project, upstreamRepository: path };
   }
 }
