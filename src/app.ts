@@ -150,7 +150,7 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
   const upstreamPool = new UpstreamPool({
     shared: hostState,
     onSecret: registerSecret,
-    processes: () => Math.max(1, members.known.filter((member) => member.roles.includes("proxy")).length),
+    processes: () => Math.max(1, members.known().filter((member) => member.roles.includes("proxy")).length),
   });
   closer.add("upstream", () => upstreamPool.close());
   const proxy = createProxy({

@@ -71,7 +71,7 @@ export class InvalidationBus {
     this.#kv = options.kv;
     this.#members = options.members;
     this.#logger = options.logger;
-    this.#id = options.members.self.bootId;
+    this.#id = options.members.bootId;
     this.#pinger = setInterval(() => this.#ping(), PING_MS);
     this.#pinger.unref();
   }
@@ -189,7 +189,7 @@ export class InvalidationBus {
   }
 
   #livePeers(): string[] {
-    const listed = new Set(this.#members.known.map((member) => member.bootId));
+    const listed = new Set(this.#members.known().map((member) => member.bootId));
     // A peer that greeted just now is not in the last list yet; one that is in no list any more is dead.
     for (const peer of this.#peers) if (!listed.has(peer) && this.#isOld(peer)) this.#peers.delete(peer);
     const peers = new Set([...this.#peers, ...listed]);
