@@ -1,9 +1,11 @@
 /** Rows of other registries. Secrets are sealed with the row's address, so that a changed address cannot carry a credential elsewhere. */
 import type { Encryption } from "../auth/encryption.ts";
-import { containsPattern } from "../catalog/like.ts";
+import { ListSql } from "../auth/list-query.ts";
+import type { Columns, Listed, ListQuery } from "../auth/list-query.ts";
 import { SlipwayError } from "../core/errors.ts";
 import { FOREIGN_KEY_VIOLATION, sqlState, UNIQUE_VIOLATION } from "../db/pool.ts";
 import type { Queryable } from "../db/pool.ts";
+import type { UpstreamProject } from "./plan/naming.ts";
 
 export interface Route {
   readonly pattern: string;
@@ -27,6 +29,9 @@ export interface RegistryDraft {
   readonly priority: number;
   readonly isDefault: boolean;
   readonly routes: readonly Route[];
+  /** Put before every path that does not begin with it. */
+  readonly prefix: string;
+  readonly projects: readonly UpstreamProject[];
   readonly description: string;
   readonly origin: RegistryOrigin;
 }
@@ -36,6 +41,8 @@ export interface Registry extends RegistryDraft {
   readonly status: string;
   readonly createdAt: Date;
   readonly updatedAt: Date;
+  /** Another one after each change of the row. */
+  readonly version: string;
 }
 
 export const EMPTY_REGISTRY: Omit<RegistryDraft, "name" | "url"> = {
@@ -51,6 +58,8 @@ export const EMPTY_REGISTRY: Omit<RegistryDraft, "name" | "url"> = {
   priority: 100,
   isDefault: false,
   routes: [],
+  prefix: "",
+  projects: [],
   description: "",
   origin: "rest",
 };
@@ -71,18 +80,31 @@ interface RegistryRow {
   priority: number;
   is_default: boolean;
   routes: Route[];
+  prefix: string;
+  projects: UpstreamProject[];
   description: string;
   status: string;
   origin: RegistryOrigin;
   created_at: Date;
   updated_at: Date;
+  version: string;
 }
 
-export interface RegistryFilter {
-  readonly q?: string;
-  readonly name?: string;
-  readonly type?: string;
-}
+const FIELDS = "*, xmin::text AS version";
+
+const COLUMNS: Columns = {
+  id: { sql: "id", type: "number" },
+  name: { sql: "name", type: "text" },
+  type: { sql: "type", type: "text" },
+  url: { sql: "url", type: "text" },
+  description: { sql: "description", type: "text" },
+  status: { sql: "status", type: "text" },
+  enabled: { sql: "enabled", type: "boolean" },
+  priority: { sql: "priority", type: "number" },
+  creation_time: { sql: "created_at", type: "time" },
+  update_time: { sql: "updated_at", type: "time" },
+};
+export const REGISTRY_LIST_KEYS = Object.keys(COLUMNS);
 
 export interface Announcer {
   publish(scopes: readonly string[]): Promise<void>;
@@ -103,33 +125,30 @@ export class RegistryStore {
   }
 
   async find(id: number): Promise<Registry | null> {
-    const { rows } = await this.#db.query<RegistryRow>("SELECT * FROM registries WHERE id = $1", [id]);
+    const { rows } = await this.#db.query<RegistryRow>(`SELECT ${FIELDS} FROM registries WHERE id = $1`, [id]);
     return rows[0] ? this.#read(rows[0]) : null;
   }
 
   async findByName(name: string): Promise<Registry | null> {
-    const { rows } = await this.#db.query<RegistryRow>("SELECT * FROM registries WHERE name = $1", [name]);
+    const { rows } = await this.#db.query<RegistryRow>(`SELECT ${FIELDS} FROM registries WHERE name = $1`, [name]);
     return rows[0] ? this.#read(rows[0]) : null;
   }
 
   /** All of them, in the order in which they are preferred; there are tens, not thousands. */
   async listAll(limit = 1000): Promise<Registry[]> {
-    const { rows } = await this.#db.query<RegistryRow>("SELECT * FROM registries ORDER BY priority, id LIMIT $1", [limit]);
+    const { rows } = await this.#db.query<RegistryRow>(`SELECT ${FIELDS} FROM registries ORDER BY priority, id LIMIT $1`, [limit]);
     return rows.map((row) => this.#read(row));
   }
 
-  async list(filter: RegistryFilter, page: { limit: number; offset: number }): Promise<{ items: Registry[]; total: number }> {
-    const values = [filter.q === undefined ? null : containsPattern(filter.q), filter.name ?? null, filter.type ?? null];
-    const where = "($1::text IS NULL OR name LIKE $1) AND ($2::text IS NULL OR name = $2) AND ($3::text IS NULL OR type = $3)";
-    const [rows, count] = await Promise.all([
-      this.#db.query<RegistryRow>(`SELECT * FROM registries WHERE ${where} ORDER BY name LIMIT $4 OFFSET $5`, [
-        ...values,
-        page.limit,
-        page.offset,
-      ]),
-      this.#db.query<{ total: number }>(`SELECT count(*) AS total FROM registries WHERE ${where}`, values),
-    ]);
-    return { items: rows.rows.map((row) => this.#read(row)), total: count.rows[0]?.total ?? 0 };
+  async list(query: ListQuery, nameContains?: string): Promise<Listed<Registry>> {
+    const sql = new ListSql(COLUMNS).filter(query.filters);
+    if (nameContains !== undefined) sql.filter([{ key: "name", kind: "contains", value: nameContains }]);
+    const where = sql.whereSql;
+    const count = await this.#db.query<{ total: number }>(`SELECT count(*) AS total FROM registries ${where}`, sql.values);
+    const order = sql.orderSql(query.sort, "name");
+    const page = sql.pageSql(query);
+    const { rows } = await this.#db.query<RegistryRow>(`SELECT ${FIELDS} FROM registries ${where} ${order} ${page}`, sql.values);
+    return { rows: rows.map((row) => this.#read(row)), total: count.rows[0]?.total ?? 0 };
   }
 
   async save(draft: RegistryDraft): Promise<Registry> {
@@ -137,33 +156,31 @@ export class RegistryStore {
     const names = Object.keys(columns);
     try {
       const { rows } = await this.#db.query<RegistryRow>(
-        `INSERT INTO registries (${names.join(", ")}) VALUES (${names.map((_, index) => `$${index + 1}`).join(", ")}) RETURNING *`,
+        `INSERT INTO registries (${names.join(", ")}) VALUES (${names.map((_, index) => `$${index + 1}`).join(", ")}) RETURNING ${FIELDS}`,
         Object.values(columns),
       );
       await this.#announcer.publish([REGISTRIES_SCOPE]);
       return this.#read(rows[0] as RegistryRow);
     } catch (error) {
-      if (sqlState(error) === UNIQUE_VIOLATION)
-        throw new SlipwayError("CONFLICT", { message: `the registry ${draft.name} already exists` });
+      if (sqlState(error) === UNIQUE_VIOLATION) throw new SlipwayError("CONFLICT", { message: `registry ${draft.name} already exists` });
       throw error;
     }
   }
 
-  /** Replaces the whole row; NOT_FOUND when it is gone. */
-  async update(id: number, draft: RegistryDraft): Promise<Registry> {
+  /** Replaces the whole row, or null when it is no longer of the version that the draft was made from. */
+  async update(id: number, draft: RegistryDraft, version: string): Promise<Registry | null> {
     const columns = this.#columns(draft);
-    const sets = Object.keys(columns).map((name, index) => `${name} = $${index + 2}`);
+    const sets = Object.keys(columns).map((name, index) => `${name} = $${index + 3}`);
     try {
       const { rows } = await this.#db.query<RegistryRow>(
-        `UPDATE registries SET ${sets.join(", ")}, updated_at = now() WHERE id = $1 RETURNING *`,
-        [id, ...Object.values(columns)],
+        `UPDATE registries SET ${sets.join(", ")}, updated_at = now() WHERE id = $1 AND xmin = $2::xid RETURNING ${FIELDS}`,
+        [id, version, ...Object.values(columns)],
       );
-      if (!rows[0]) throw new SlipwayError("NOT_FOUND", { message: `registry ${id} not found` });
+      if (!rows[0]) return null;
       await this.#announcer.publish([REGISTRIES_SCOPE]);
       return this.#read(rows[0]);
     } catch (error) {
-      if (sqlState(error) === UNIQUE_VIOLATION)
-        throw new SlipwayError("CONFLICT", { message: `the registry ${draft.name} already exists` });
+      if (sqlState(error) === UNIQUE_VIOLATION) throw new SlipwayError("CONFLICT", { message: `registry ${draft.name} already exists` });
       throw error;
     }
   }
@@ -176,7 +193,9 @@ export class RegistryStore {
       return rowCount === 1;
     } catch (error) {
       if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
-      throw new SlipwayError("PRECONDITION_FAILED", { message: `registry ${id} is used by a proxy project` });
+      throw new SlipwayError("PRECONDITION_FAILED", {
+        message: `the registry ${id} is referenced by proxy cache project, cannot delete it`,
+      });
     }
   }
 
@@ -200,6 +219,8 @@ export class RegistryStore {
       priority: draft.priority,
       is_default: draft.isDefault,
       routes: JSON.stringify(draft.routes),
+      prefix: draft.prefix,
+      projects: JSON.stringify(draft.projects),
       description: draft.description,
       origin: draft.origin,
     };
@@ -222,11 +243,14 @@ export class RegistryStore {
       priority: row.priority,
       isDefault: row.is_default,
       routes: row.routes,
+      prefix: row.prefix,
+      projects: row.projects,
       description: row.description,
       status: row.status,
       origin: row.origin,
       createdAt: row.created_at,
       updatedAt: row.updated_at,
+      version: row.version,
     };
   }
 }

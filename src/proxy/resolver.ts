@@ -2,7 +2,7 @@
 import type { Project, RegistryReader } from "../catalog/registry.ts";
 import { SlipwayError } from "../core/errors.ts";
 import { parseRepositoryName } from "../oci/names.ts";
-import { byName, byNamespace, isRepositoryAllowed, withLibrary } from "./plan/naming.ts";
+import { byName, byNamespace, isRepositoryAllowed, pathAtUpstream } from "./plan/naming.ts";
 import type { NamingWorld, UpstreamName, UpstreamPath } from "./plan/naming.ts";
 import type { RepositoryRules } from "./plan/naming.ts";
 import type { Upstreams } from "./upstreams.ts";
@@ -103,7 +103,7 @@ export class NameResolver {
       return { kind: "local", repository: name.name, projectName: project.name, project, upstreamRepository: "" };
     const upstream = world.upstreams.find((candidate) => candidate.registryId === project.registryId);
     const path = name.name.slice(project.name.length + 1);
-    return this.#named(project, upstream ? withLibrary(upstream, path) : path);
+    return this.#named(project, upstream ? pathAtUpstream(upstream, path) : path);
   }
 
   #proxied(project: Project, found: UpstreamPath): ResolvedName {

@@ -136,6 +136,8 @@ function nameOf(registry: Registry, project: string | null): UpstreamName {
     isDefault: registry.isDefault,
     routes: registry.routes,
     impliesLibrary: LIBRARY_TYPES.has(registry.type),
+    prefix: registry.prefix,
+    projects: registry.projects,
   };
 }
 

@@ -16,6 +16,19 @@ export interface UpstreamName {
   readonly routes: readonly { readonly pattern: string; readonly priority: number }[];
   /** Docker Hub keeps one-component names under library/. */
   readonly impliesLibrary: boolean;
+  /** Put before every path that does not begin with it. */
+  readonly prefix?: string;
+  /** Where the upstream has projects: which of them a name belongs to. */
+  readonly projects?: readonly UpstreamProject[];
+}
+
+export interface UpstreamProject {
+  readonly name: string;
+  readonly pattern: string;
+  /** Lower goes first. */
+  readonly priority: number;
+  /** Takes the names that no pattern takes. */
+  readonly isDefault: boolean;
 }
 
 export interface NamingWorld {
@@ -40,7 +53,7 @@ export interface UpstreamPath {
 /** The upstream that a namespace names; null when we do not serve it, which must be refused: Slipway is no open relay. */
 export function byNamespace(world: NamingWorld, request: NameRequest): UpstreamPath | null {
   const upstream = request.namespace === null ? undefined : byHost(world, request.namespace);
-  return upstream ? { upstream, path: withLibrary(upstream, request.requested), via: "namespace" } : null;
+  return upstream ? { upstream, path: pathAtUpstream(upstream, request.requested), via: "namespace" } : null;
 }
 
 /** What a name means when no project has its first component. */
@@ -50,14 +63,14 @@ export function byName(world: NamingWorld, requested: string): UpstreamPath | nu
   if (looksLikeHost(first)) {
     const upstream = byHost(world, first);
     // A host that we do not serve must not be looked up as a path elsewhere.
-    return upstream ? { upstream, path: withLibrary(upstream, requested.slice(slash + 1)), via: "host" } : null;
+    return upstream ? { upstream, path: pathAtUpstream(upstream, requested.slice(slash + 1)), via: "host" } : null;
   }
   const mirror = world.mirrorHost === null ? undefined : byHost(world, world.mirrorHost);
-  if (mirror) return { upstream: mirror, path: withLibrary(mirror, requested), via: "mirror" };
-  const routed = byRoute(world, requested);
-  if (routed) return { upstream: routed, path: withLibrary(routed, requested), via: "route" };
+  if (mirror) return { upstream: mirror, path: pathAtUpstream(mirror, requested), via: "mirror" };
+  const routed = byRoute(world, requested) ?? byProjectPattern(world, requested);
+  if (routed) return { upstream: routed, path: pathAtUpstream(routed, requested), via: "route" };
   const fallback = world.upstreams.find((upstream) => upstream.enabled && upstream.isDefault && upstream.project !== null);
-  return fallback ? { upstream: fallback, path: withLibrary(fallback, requested), via: "default" } : null;
+  return fallback ? { upstream: fallback, path: pathAtUpstream(fallback, requested), via: "default" } : null;
 }
 
 function byHost(world: NamingWorld, host: string): UpstreamName | undefined {
@@ -80,8 +93,29 @@ function byRoute(world: NamingWorld, requested: string): UpstreamName | undefine
   return best?.upstream;
 }
 
-export function withLibrary(upstream: Pick<UpstreamName, "impliesLibrary">, path: string): string {
+/** Patterns of projects come after all routes. */
+function byProjectPattern(world: NamingWorld, requested: string): UpstreamName | undefined {
+  const matches = world.upstreams.flatMap((upstream) => {
+    const project = upstream.enabled && upstream.project !== null ? matchingProject(upstream.projects ?? [], requested) : undefined;
+    return project ? [{ upstream, project }] : [];
+  });
+  return matches.toSorted((a, b) => a.project.priority - b.project.priority || a.upstream.priority - b.upstream.priority)[0]?.upstream;
+}
+
+/** The name at the upstream of what is called `path` here. */
+export function pathAtUpstream(upstream: Pick<UpstreamName, "impliesLibrary" | "prefix" | "projects">, path: string): string {
+  const prefix = projectOf(upstream.projects ?? [], path)?.name ?? upstream.prefix ?? "";
+  if (prefix !== "") return path.startsWith(`${prefix}/`) ? path : `${prefix}/${path}`;
   return upstream.impliesLibrary && !path.includes("/") ? `library/${path}` : path;
+}
+
+function projectOf(projects: readonly UpstreamProject[], path: string): UpstreamProject | undefined {
+  const named = projects.find((project) => path.startsWith(`${project.name}/`));
+  return named ?? matchingProject(projects, path) ?? projects.find((project) => project.isDefault) ?? projects[0];
+}
+
+function matchingProject(projects: readonly UpstreamProject[], path: string): UpstreamProject | undefined {
+  return projects.filter((project) => matchesGlob(project.pattern, path)).toSorted((a, b) => a.priority - b.priority)[0];
 }
 
 /** A first component is a host when it could not be a plain path component of a short name, as every client decides it. */
@@ -94,11 +128,16 @@ function canonicalHost(host: string): string {
   return lower === "registry-1.docker.io" || lower === "index.docker.io" ? "docker.io" : lower;
 }
 
-/** `*` within a component, `**` over components, `?` one character. Linear in practice: patterns have at most ten stars. */
+/** `*` within a component, `**` over components, `?` one character, `{a,b}` either. Linear in practice: patterns have at most ten stars. */
 export function matchesGlob(pattern: string, name: string): boolean {
-  const source = pattern
-    .split(/(\*\*\/?|\*|\?)/)
+  return new RegExp(`^${globSource(pattern)}$`).test(name);
+}
+
+function globSource(pattern: string): string {
+  return pattern
+    .split(/(\*\*\/?|\*|\?|\{[^{}]*\})/)
     .map((part) => {
+      if (part.startsWith("{") && part.endsWith("}")) return `(?:${part.slice(1, -1).split(",").map(globSource).join("|")})`;
       if (part === "**/") return "(?:.*/)?";
       if (part === "**") return ".*";
       if (part === "*") return "[^/]*";
@@ -106,7 +145,11 @@ export function matchesGlob(pattern: string, name: string): boolean {
       return part.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
     })
     .join("");
-  return new RegExp(`^${source}$`).test(name);
+}
+
+/** A list of patterns in one text: commas separate, except inside braces. */
+export function splitPatterns(text: string): string[] {
+  return (text.match(/(?:\{[^{}]*\}|[^,])+/g) ?? []).map((part) => part.trim()).filter((part) => part !== "");
 }
 
 export interface RepositoryRules {

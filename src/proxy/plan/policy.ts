@@ -1,6 +1,7 @@
 /** How one proxy behaves, read from its project's metadata: Harbor's keys where it has them, ours beside them. All values are texts there. */
 import { DEFAULT_TAG_POLICY } from "./freshness.ts";
 import type { TagMode, TagPolicy } from "./freshness.ts";
+import { splitPatterns } from "./naming.ts";
 import type { RepositoryRules } from "./naming.ts";
 
 export interface ProxyPolicy {
@@ -56,11 +57,7 @@ export function parseProxyPolicy(metadata: Readonly<Record<string, string>>, def
 }
 
 function rulesOf(metadata: Readonly<Record<string, string>>): RepositoryRules {
-  const patterns = (text: string | undefined): string[] =>
-    (text ?? "")
-      .split(",")
-      .map((part) => part.trim())
-      .filter((part) => part !== "");
+  const patterns = (text: string | undefined): string[] => splitPatterns(text ?? "");
   const harbor = metadata["proxy_cache_filter_kind"] === "regex" ? [] : patterns(metadata["proxy_cache_filter_pattern"]);
   return { allow: [...patterns(metadata["proxy_allow"]), ...harbor], deny: patterns(metadata["proxy_deny"]) };
 }

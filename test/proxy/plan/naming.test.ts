@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { byName, byNamespace, isRepositoryAllowed, matchesGlob } from "../../../src/proxy/plan/naming.ts";
+import { byName, byNamespace, isRepositoryAllowed, matchesGlob, pathAtUpstream, splitPatterns } from "../../../src/proxy/plan/naming.ts";
 import type { NamingWorld, UpstreamName } from "../../../src/proxy/plan/naming.ts";
 
 function upstream(overrides: Partial<UpstreamName> & { name: string }): UpstreamName {
@@ -78,4 +78,34 @@ test("deny wins over allow, and an empty allow list allows", () => {
   assert.ok(isRepositoryAllowed({ allow: [], deny: [] }, "a/b"));
   assert.ok(!isRepositoryAllowed({ allow: ["a/**"], deny: ["a/b"] }, "a/b"));
   assert.ok(!isRepositoryAllowed({ allow: ["a/**"], deny: [] }, "c/b"));
+});
+
+test("braces in a pattern are alternatives, and their commas do not separate patterns", () => {
+  assert.ok(matchesGlob("{library,bitnami}/*", "bitnami/redis"));
+  assert.ok(!matchesGlob("{library,bitnami}/*", "evil/redis"));
+  assert.deepEqual(splitPatterns(" {a,b}/** ,c/*,, d"), ["{a,b}/**", "c/*", "d"]);
+});
+
+test("a prefix is put before what does not begin with it", () => {
+  const mirrored = upstream({ name: "harbor", prefix: "hub-proxy" });
+  assert.equal(pathAtUpstream(mirrored, "library/alpine"), "hub-proxy/library/alpine");
+  assert.equal(pathAtUpstream(mirrored, "hub-proxy/library/alpine"), "hub-proxy/library/alpine");
+  assert.equal(pathAtUpstream(mirrored, "alpine"), "hub-proxy/alpine");
+});
+
+test("where an upstream has projects, a name goes to the one it begins with, the first pattern that takes it, or the default", () => {
+  const harbor = upstream({
+    name: "harbor",
+    projects: [
+      { name: "misc", pattern: "misc/*", priority: 100, isDefault: true },
+      { name: "team-a", pattern: "{web,api}-*", priority: 50, isDefault: false },
+    ],
+  });
+  assert.equal(pathAtUpstream(harbor, "team-a/app"), "team-a/app");
+  assert.equal(pathAtUpstream(harbor, "web-shop"), "team-a/web-shop");
+  assert.equal(pathAtUpstream(harbor, "other"), "misc/other");
+  const routed = upstream({ name: "routed", routes: [{ pattern: "web-*", priority: 900 }] });
+  const two: NamingWorld = { upstreams: [harbor, routed], mirrorHost: null };
+  assert.equal(byName(two, "api-gate")?.upstream.name, "harbor");
+  assert.equal(byName(two, "web-shop")?.upstream.name, "routed", "routes come before patterns of projects");
 });
