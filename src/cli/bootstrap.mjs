@@ -93,6 +93,7 @@ function fitsHere(entry) {
 
 function writeStamp(hash) {
   try {
+    mkdirSync(MODULES, { recursive: true });
     const temporary = `${STAMP}.${process.pid}`;
     writeFileSync(temporary, hash);
     renameSync(temporary, STAMP);

@@ -45,7 +45,7 @@ export async function locatePostgres(stateDir: string): Promise<PostgresInstall>
 }
 
 /** Each link appears at once by a rename, so starters that do this at the same time cannot hurt each other. */
-async function makeLinks(packageDir: string, libDir: string): Promise<void> {
+export async function makeLinks(packageDir: string, libDir: string): Promise<void> {
   const links = JSON.parse(await readFile(join(packageDir, "native", "pg-symlinks.json"), "utf8")) as { source: string; target: string }[];
   for (const { source, target } of links) {
     const inPlace = libDir === dirname(join(packageDir, source));
