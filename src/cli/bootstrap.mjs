@@ -27,11 +27,6 @@ const STALE_LOCK_MS = 60_000;
 const PARENT_POLL_MS = 250;
 const INSTALL_TRIES = 2;
 
-main(process.argv.slice(2)).catch((error) => {
-  process.stderr.write(`slipway: ${error instanceof Failure ? error.message : error.stack}\n`);
-  process.exit(1);
-});
-
 class Failure extends Error {}
 
 async function main(args) {
@@ -307,3 +302,8 @@ function readText(path) {
 function say(line) {
   process.stderr.write(`slipway: ${line}\n`);
 }
+
+main(process.argv.slice(2)).catch((error) => {
+  process.stderr.write(`slipway: ${error instanceof Failure ? error.message : error.stack}\n`);
+  process.exit(1);
+});
