@@ -21,10 +21,10 @@ import { VERSION } from "../src/version.ts";
 import { printBanner } from "./banner.ts";
 import { openServices } from "./open-services.ts";
 import type { OpenedServices } from "./open-services.ts";
-import { startWorkers } from "./roles.ts";
 
 const ENTRY = fileURLToPath(import.meta.url);
 const EXIT_CONFIG = 2;
+const WORKER_ROLES = ["replication", "refresh", "tuf", "maintenance"] as const;
 
 interface Started {
   readonly app: App;
@@ -80,8 +80,12 @@ async function start({ config, logger, closer, signal, isMember }: StartInput): 
   if (!isMember) await assertPortFree(server.port, server.host);
   const app = await createApp(services.config, services.endpoints, { clock: systemClock, logger });
   closer.add("app", () => app.close());
-  const workers = startWorkers(app);
-  if (workers) closer.add("workers", () => workers.close());
+  if (WORKER_ROLES.some((role) => config.roles.has(role))) {
+    // Loaded here, so that a process without worker roles never loads Temporal's native part.
+    const { startWorkers } = await import("./roles.ts");
+    const workers = startWorkers(app);
+    if (workers) closer.add("workers", () => workers.close());
+  }
   const running = await serve(app, { host: server.host, port: server.port, reusePort: sharesPort, version: VERSION });
   closer.add("server", async () => {
     app.health.stop();

@@ -6,6 +6,22 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "check the settings, or print their documentation",
     load: async () => (await import("./config-command.ts")).configCommand,
   },
+  gc: {
+    summary: "run garbage collection, or show the last runs",
+    load: async () => (await import("./app-commands.ts")).gcCommand,
+  },
+  project: {
+    summary: "add, list and remove projects, and their members",
+    load: async () => (await import("./app-commands.ts")).projectCommand,
+  },
+  robot: {
+    summary: "add, list and remove robots",
+    load: async () => (await import("./app-commands.ts")).robotCommand,
+  },
+  user: {
+    summary: "add, list and remove users, change passwords",
+    load: async () => (await import("./app-commands.ts")).userCommand,
+  },
   version: {
     summary: "print the version",
     load: async () => (await import("./version-command.ts")).versionCommand,
