@@ -1,279 +1,432 @@
 /**
- * Tells every live process to drop what it knows, and returns when they have.
+ * Drops what every live process has cached, and says when that is done.
  *
- * A publisher waits for the acknowledgement of every member it knows, at most 500 ms. So a process that cannot acknowledge in that time must not use its
- * caches: it trusts them only while a message of its own, sent less than 450 ms ago, has come back through the channel. Messages of one
- * subscription come in order, so whatever was published before that message was applied before it. A process that was stopped, whose event
- * loop is blocked or whose channel is dead loses trust by time alone, without having to notice why.
- *
- * A lost subscription may have lost messages: everything cached is dropped before trust returns. A new process greets the others and is not trusted
- * (by itself) before all that live have answered, and from then on they wait for it. With nobody else there is nothing to send.
+ * A publisher waits for the acknowledgement of every peer, at most 500 ms. So a process may trust its cache only as long as it would have
+ * heard of everything that somebody waited for:
+ * - It sends beacons to itself through the channel. The channel keeps the order, so a beacon that comes back proves that every message from
+ *   before it was heard. Trust ends 350 ms after the last proven moment, before a publisher who got no answer (stopped process, stuck
+ *   connection) gives up waiting. `trusted` compares clocks when asked: a stopped process cannot fool itself.
+ * - A peer is waited for from its hello until its heartbeat has expired in the list of members. A process that has not written its own
+ *   heartbeat for nearly that long may have been struck off, so it stops trusting first and joins again.
+ * - Who joins (at start, after a lost channel, after a gap in its heartbeats) registers, reads the list, says hello, and trusts once all in
+ *   the list have said that they know it; then it drops everything it has. What others changed before they knew it was changed before that
+ *   moment; what they change later waits for it. Of two that join at once, the later to register sees the other in the list.
+ * - A list that was read before a hello came does not strike off who said it.
+ * - Alone there is nobody to wait for and beacons are rare, with trust as long as the heartbeat's; a hello shortens the trust before it is
+ *   answered. Messages are sent all the same: a list that was lost with the service's memory may hide a peer.
+ * - What could not be sent is sent when the channel is back.
+ * Left open: a process that is alone and stuck, while another has just started and is not joined yet, may trust its cache for up to five
+ * seconds against the newcomer's first writes.
  */
 import { sleep } from "../../core/clock.ts";
 import type { Kv, Subscription } from "../../kv/kv.ts";
-import type { Members } from "../../kv/members.ts";
+import type { Beat, Members } from "../../kv/members.ts";
 import type { Logger } from "../../telemetry/logger.ts";
+import { BROADCAST, inboxOf, parseBusMessage, splitScopes } from "./bus-messages.ts";
+import type { BusMessage } from "./bus-messages.ts";
+import { Generations } from "./generations.ts";
 
 export interface InvalidationBusOptions {
   readonly kv: Kv;
   readonly members: Members;
-  readonly logger: Logger;
+  readonly logger: Pick<Logger, "warn">;
+  /** Longest wait for the first join; it goes on afterwards. */
+  readonly openWaitMs?: number;
 }
 
-interface Broadcast {
-  readonly from: string;
-  readonly seq: number;
-  /** Absent in a greeting. */
-  readonly scopes?: readonly string[];
-  /** The sender goes. */
-  readonly bye?: boolean;
+export interface InvalidationBusStats {
+  readonly trusted: boolean;
+  readonly peers: number;
+  readonly published: number;
+  readonly received: number;
+  /** Peers that did not answer a publisher in time. */
+  readonly unacknowledged: number;
+  readonly channelLosses: number;
+  readonly joins: number;
+  readonly sendFailures: number;
+  readonly scopes: number;
 }
 
 interface Pending {
-  readonly waiting: Set<string>;
-  readonly done: () => void;
+  /** Peers whose answer is missing; null until this process has joined and knows them. */
+  waiting: Set<string> | null;
+  readonly acked: Set<string>;
+  sent: boolean;
+  readonly finish: () => void;
 }
 
-export type ScopeListener = (scopes: readonly string[]) => void;
+interface Batch {
+  readonly scopes: Set<string>;
+  readonly done: Promise<void>;
+  readonly resolve: () => void;
+}
 
-const CHANNEL = "invalidate";
-const ACK_MS = 500;
-const TRUST_MS = 450;
-const PING_MS = 150;
-const SCOPES_PER_MESSAGE = 40;
-const GREETING_ROUNDS = 30;
+const ACK_LIMIT_MS = 500;
+const TRUST_MS = 350;
+const BEACON_MS = 100;
+const ALONE_BEACON_MS = 2_000;
+const HELLO_AGAIN_MS = 250;
+const OPEN_WAIT_MS = 1_000;
+const MAX_UNSENT = 10_000;
+const FEATURE = "invalidation";
 
 export class InvalidationBus {
+  /** Shared by the caches that this bus guards. */
+  readonly generations = new Generations();
   readonly #kv: Kv;
   readonly #members: Members;
-  readonly #logger: Logger;
+  readonly #logger: Pick<Logger, "warn">;
   readonly #id: string;
-  readonly #listeners = new Set<ScopeListener>();
-  readonly #resets = new Set<() => void>();
+  /** A heartbeat older than this may have expired for the others. */
+  readonly #aliveMs: number;
+  /** Peers, with the moment of the last sign of life that did not come from the list. */
+  readonly #peers = new Map<string, number>();
   readonly #pending = new Map<number, Pending>();
-  /** Processes that answered a greeting or greeted; those of the member list are added at use. */
-  readonly #peers = new Set<string>();
-  readonly #gone = new Set<string>();
+  readonly #scopeListeners = new Set<(scopes: readonly string[]) => void>();
+  readonly #resetListeners = new Set<() => void>();
   readonly #subscriptions: Subscription[] = [];
-  readonly #pinger: NodeJS.Timeout;
-  #seq = 0;
-  #isGreeted = false;
-  #isConnected = false;
-  #isClosed = false;
-  /** When the last own message that came back was sent, by the monotonic clock. */
+  readonly #unsent = new Set<string>();
+  readonly #readyChannels = new Set<string>();
+  #stopBeats: () => void = () => undefined;
+  #batch: Batch | null = null;
+  #sequence = 0;
+  /** Joining: the number of the attempt, and who answered its hello. */
+  #attempt = 0;
+  #registered = false;
+  readonly #knownBy = new Set<string>();
+  #joined = false;
+  #wakeJoin: () => void = () => undefined;
   #confirmedAt = Number.NEGATIVE_INFINITY;
+  #trustedUntil = Number.NEGATIVE_INFINITY;
+  #beaconTimer: NodeJS.Timeout | undefined;
+  #closed = false;
+  #unsentAll = false;
   #published = 0;
-  #unacknowledged = 0;
-  #resetCount = 0;
   #received = 0;
+  #unacknowledged = 0;
+  #losses = 0;
+  #joins = 0;
+  #sendFailures = 0;
 
   private constructor(options: InvalidationBusOptions) {
     this.#kv = options.kv;
     this.#members = options.members;
     this.#logger = options.logger;
     this.#id = options.members.bootId;
-    this.#pinger = setInterval(() => this.#ping(), PING_MS);
-    this.#pinger.unref();
+    this.#aliveMs = (options.members.deadMs * 5) / 6;
   }
 
+  /** Resolves when joined, or when the wait is over; until joined nothing cached is trusted. */
   static async open(options: InvalidationBusOptions): Promise<InvalidationBus> {
     const bus = new InvalidationBus(options);
-    await bus.#subscribe();
-    await bus.#greet();
+    bus.#stopBeats = options.members.onBeat((beat) => bus.#onBeat(beat));
+    for (const channel of [BROADCAST, inboxOf(bus.#id)]) {
+      const handlers = {
+        onMessage: (text: string) => bus.#onMessage(text),
+        onLost: () => bus.#onLost(channel),
+        onReady: () => bus.#onReady(channel),
+      };
+      bus.#subscriptions.push(await options.kv.subscribe(channel, handlers));
+    }
+    const until = performance.now() + (options.openWaitMs ?? OPEN_WAIT_MS);
+    while (!bus.trusted() && performance.now() < until) await sleep(2);
     return bus;
   }
 
-  /** Whether what is cached may be used; asked at each use, so it is one comparison of numbers. */
-  trusted(): boolean {
-    return this.#isConnected && this.#isGreeted && performance.now() - this.#confirmedAt < TRUST_MS;
+  /** Whether everything that somebody waited for has been heard here. */
+  trusted(now: number = performance.now()): boolean {
+    return now < this.#trustedUntil;
   }
 
-  /** Applied here before it returns its promise; elsewhere when that resolves. */
-  async publish(scopes: readonly string[]): Promise<void> {
+  /**
+   * Drops the scopes here at once, and resolves when every live process has dropped them or 500 ms are over. Calls of one turn of the
+   * event loop travel together.
+   */
+  publish(scopes: readonly string[]): Promise<void> {
     this.#apply(scopes);
+    if (this.#closed || scopes.length === 0) return Promise.resolve();
     this.#published += 1;
-    const peers = this.#livePeers();
-    if (peers.length === 0) return;
-    const parts: (readonly string[])[] = [];
-    for (let start = 0; start < scopes.length; start += SCOPES_PER_MESSAGE) parts.push(scopes.slice(start, start + SCOPES_PER_MESSAGE));
-    await Promise.all(parts.map((part) => this.#broadcast({ scopes: part }, peers)));
+    if (!this.#batch) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#batch = { scopes: new Set(), done: promise, resolve };
+      queueMicrotask(() => this.#flush());
+    }
+    for (const scope of scopes) this.#batch.scopes.add(scope);
+    return this.#batch.done;
   }
 
-  /** Told of scopes invalidated here or elsewhere. Returns how to stop. */
-  subscribe(listener: ScopeListener): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+  /** Told of every invalidation, from here or elsewhere; and when everything known from before may be outdated. */
+  subscribe(onScopes: (scopes: readonly string[]) => void, onReset?: () => void): () => void {
+    this.#scopeListeners.add(onScopes);
+    if (onReset) this.#resetListeners.add(onReset);
+    return () => {
+      this.#scopeListeners.delete(onScopes);
+      if (onReset) this.#resetListeners.delete(onReset);
+    };
   }
 
   /** Told when messages may have been missed: drop everything. Returns how to stop. */
   onReset(listener: () => void): () => void {
-    this.#resets.add(listener);
-    return () => this.#resets.delete(listener);
+    this.#resetListeners.add(listener);
+    return () => void this.#resetListeners.delete(listener);
   }
 
-  stats(): { published: number; received: number; unacknowledged: number; resets: number; peers: number; trusted: boolean } {
+  stats(): InvalidationBusStats {
     return {
+      trusted: this.trusted(),
+      peers: this.#peers.size,
       published: this.#published,
       received: this.#received,
       unacknowledged: this.#unacknowledged,
-      resets: this.#resetCount,
-      peers: this.#livePeers().length,
-      trusted: this.trusted(),
+      channelLosses: this.#losses,
+      joins: this.#joins,
+      sendFailures: this.#sendFailures,
+      scopes: this.generations.size,
     };
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
-    clearInterval(this.#pinger);
-    this.#isConnected = false;
-    await this.#send(CHANNEL, { from: this.#id, seq: 0, bye: true }).catch(() => undefined);
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#joined = false;
+    this.#refreshTrust();
+    clearTimeout(this.#beaconTimer);
+    this.#stopBeats();
+    this.#wakeJoin();
+    for (const pending of this.#pending.values()) pending.finish();
+    await this.#send(BROADCAST, { t: "bye", from: this.#id });
+    await this.#members.withdrawFeature(FEATURE).catch(() => undefined);
     for (const subscription of this.#subscriptions) await subscription.close();
   }
 
-  async #subscribe(): Promise<void> {
-    const ready = [CHANNEL, `ack:${this.#id}`, `ping:${this.#id}`].map(
-      (channel) =>
-        new Promise<void>((resolve, reject) => {
-          this.#kv
-            .subscribe(channel, {
-              onMessage: (message) => this.#receive(channel, message),
-              onLost: () => this.#lost(),
-              onReady: () => {
-                this.#reconnected();
-                resolve();
-              },
-            })
-            .then((subscription) => this.#subscriptions.push(subscription), reject);
-        }),
-    );
-    // Without the channel the process serves all the same, from the database.
-    await Promise.race([Promise.all(ready), sleep(2_000)]);
+  #flush(): void {
+    const batch = this.#batch;
+    this.#batch = null;
+    if (batch) void Promise.all(splitScopes(batch.scopes).map((scopes) => this.#deliver(scopes))).then(batch.resolve);
   }
 
-  /** From now on the others wait for this process. Those that do not answer are either dead soon, or hear of it when they do. */
-  async #greet(): Promise<void> {
-    for (let round = 0; round < GREETING_ROUNDS && !this.#isClosed; round += 1) {
-      const members = await this.#members.list().catch(() => null);
-      const missing = members
-        ?.map((member) => member.bootId)
-        .filter((id) => id !== this.#id && !this.#peers.has(id) && !this.#gone.has(id));
-      if (missing?.length === 0) {
-        this.#isGreeted = true;
-        this.#reset();
-        this.#ping();
-        return;
-      }
-      await (missing ? this.#broadcast({}, missing) : sleep(ACK_MS));
+  #deliver(scopes: string[] | null): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#sequence += 1;
+    const n = this.#sequence;
+    const timer = setTimeout(() => {
+      this.#unacknowledged += pending.waiting?.size ?? 1;
+      // Perhaps the list knows by now that they are dead; the next publisher need not wait for them.
+      void this.#members.beat().catch(() => undefined);
+      pending.finish();
+    }, ACK_LIMIT_MS);
+    const pending: Pending = {
+      waiting: this.#joined ? new Set(this.#peers.keys()) : null,
+      acked: new Set(),
+      sent: false,
+      finish: () => {
+        clearTimeout(timer);
+        this.#pending.delete(n);
+        resolve();
+      },
+    };
+    this.#pending.set(n, pending);
+    void this.#send(BROADCAST, { t: "drop", from: this.#id, n, scopes }).then((sent) => {
+      pending.sent = sent;
+      if (!sent) this.#keepUnsent(scopes);
+      this.#settle(pending);
+    });
+    if (this.#peers.size === 0 && this.trusted()) pending.finish();
+    return promise;
+  }
+
+  #settle(pending: Pending): void {
+    if (pending.sent && pending.waiting?.size === 0) pending.finish();
+  }
+
+  #keepUnsent(scopes: readonly string[] | null): void {
+    if (scopes === null || this.#unsent.size + scopes.length > MAX_UNSENT) this.#unsentAll = true;
+    else for (const scope of scopes) this.#unsent.add(scope);
+  }
+
+  #sendUnsent(): void {
+    if (this.#unsent.size === 0 && !this.#unsentAll) return;
+    const parts = this.#unsentAll ? [null] : splitScopes(this.#unsent);
+    this.#unsentAll = false;
+    this.#unsent.clear();
+    for (const scopes of parts) void this.#deliver(scopes);
+  }
+
+  #onMessage(text: string): void {
+    const message = parseBusMessage(text);
+    if (!message || this.#closed) return;
+    if (message.t === "beacon") this.#onBeacon(message.at);
+    if (message.from === this.#id) return;
+    if (message.t === "bye") this.#removePeer(message.from);
+    else this.#seePeer(message.from);
+    switch (message.t) {
+      case "drop":
+        this.#received += 1;
+        if (message.scopes === null) this.#reset();
+        else this.#apply(message.scopes);
+        void this.#send(inboxOf(message.from), { t: "ack", from: this.#id, n: message.n });
+        break;
+      case "hello":
+        void this.#send(inboxOf(message.from), { t: "known", from: this.#id, n: message.n });
+        break;
+      case "ack":
+        this.#onAck(message.from, message.n);
+        break;
+      case "known":
+        if (message.n === this.#attempt) this.#knownBy.add(message.from);
+        this.#tryFinishJoin();
+        break;
+      case "bye":
+      case "beacon":
+        break;
     }
-    this.#isGreeted = true;
-    this.#reset();
   }
 
-  async #broadcast(content: { scopes?: readonly string[] }, peers: readonly string[]): Promise<void> {
-    this.#seq += 1;
-    const seq = this.#seq;
-    const timer = new AbortController();
-    const acknowledged = new Promise<void>((resolve) => this.#pending.set(seq, { waiting: new Set(peers), done: resolve }));
-    try {
-      const late = sleep(ACK_MS, timer.signal).catch(() => undefined);
-      await this.#send(CHANNEL, { from: this.#id, seq, ...content }).catch((error: unknown) => {
-        this.#logger.warn({ error }, "an invalidation could not be sent; processes that cannot hear do not trust their caches");
+  #onAck(from: string, n: number): void {
+    const pending = this.#pending.get(n);
+    if (!pending) return;
+    pending.acked.add(from);
+    pending.waiting?.delete(from);
+    this.#settle(pending);
+  }
+
+  #onBeacon(at: number): void {
+    this.#confirmedAt = Math.max(this.#confirmedAt, at);
+    this.#refreshTrust();
+    this.#sendUnsent();
+  }
+
+  #onLost(channel: string): void {
+    this.#readyChannels.delete(channel);
+    this.#losses += 1;
+    this.#attempt += 1;
+    this.#joined = false;
+    this.#refreshTrust();
+    this.#wakeJoin();
+  }
+
+  #onReady(channel: string): void {
+    this.#readyChannels.add(channel);
+    this.#startJoin();
+  }
+
+  #onBeat(beat: Beat): void {
+    const live = new Set(beat.members.flatMap((member) => (member.features.includes(FEATURE) ? [member.bootId] : [])));
+    for (const id of live) if (id !== this.#id && !this.#peers.has(id)) this.#seePeer(id, Number.NEGATIVE_INFINITY);
+    for (const [id, seenAt] of this.#peers) if (!live.has(id) && seenAt < beat.startedAt) this.#removePeer(id);
+    if (this.#joined && beat.gapMs > this.#aliveMs) this.#startJoin();
+    this.#refreshTrust();
+    this.#tryFinishJoin();
+  }
+
+  /** The first peer ends the long trust of a process alone, before that peer can hear that it is known. */
+  #seePeer(id: string, seenAt: number = performance.now()): void {
+    const isNew = !this.#peers.has(id);
+    this.#peers.set(id, seenAt);
+    if (!isNew) return;
+    this.#refreshTrust();
+    this.#beacon();
+  }
+
+  #removePeer(id: string): void {
+    this.#peers.delete(id);
+    for (const pending of this.#pending.values()) {
+      pending.waiting?.delete(id);
+      this.#settle(pending);
+    }
+    this.#tryFinishJoin();
+  }
+
+  #startJoin(): void {
+    if (this.#readyChannels.size < 2 || this.#closed) return;
+    this.#attempt += 1;
+    this.#joined = false;
+    this.#registered = false;
+    this.#knownBy.clear();
+    this.#refreshTrust();
+    void this.#join(this.#attempt);
+  }
+
+  /** Says hello until all have answered, this attempt is outdated, or the bus is closed. */
+  async #join(attempt: number): Promise<void> {
+    while (attempt === this.#attempt && !this.#joined && !this.#closed) {
+      const pause = new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, HELLO_AGAIN_MS);
+        this.#wakeJoin = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
-      await Promise.race([acknowledged, late]);
-    } finally {
-      timer.abort();
-      const waiting = this.#pending.get(seq)?.waiting.size ?? 0;
-      if (waiting > 0 && content.scopes) this.#unacknowledged += 1;
-      this.#pending.delete(seq);
+      const registered = await this.#members.announceFeature(FEATURE).then(
+        () => true,
+        () => false,
+      );
+      if (attempt !== this.#attempt) return;
+      if (registered) {
+        this.#registered = true;
+        await this.#send(BROADCAST, { t: "hello", from: this.#id, n: attempt });
+        this.#tryFinishJoin();
+      }
+      await pause;
     }
   }
 
-  #livePeers(): string[] {
-    const listed = new Set(this.#members.known().map((member) => member.bootId));
-    // A peer that greeted just now is not in the last list yet; one that is in no list any more is dead.
-    for (const peer of this.#peers) if (!listed.has(peer) && this.#isOld(peer)) this.#peers.delete(peer);
-    const peers = new Set([...this.#peers, ...listed]);
-    peers.delete(this.#id);
-    for (const gone of this.#gone) peers.delete(gone);
-    return [...peers];
+  #tryFinishJoin(): void {
+    if (this.#joined || !this.#registered || this.#readyChannels.size < 2 || this.#closed) return;
+    for (const id of this.#peers.keys()) if (!this.#knownBy.has(id)) return;
+    this.#joins += 1;
+    this.#reset();
+    this.#joined = true;
+    this.#wakeJoin();
+    for (const pending of this.#pending.values()) {
+      pending.waiting ??= new Set([...this.#peers.keys()].filter((id) => !pending.acked.has(id)));
+      this.#settle(pending);
+    }
+    this.#beacon();
   }
 
-  readonly #greetedAt = new Map<string, number>();
-
-  #isOld(peer: string): boolean {
-    const isOld = performance.now() - (this.#greetedAt.get(peer) ?? 0) > 10_000;
-    if (isOld) this.#greetedAt.delete(peer);
-    return isOld;
-  }
-
-  #receive(channel: string, message: string): void {
-    if (channel === CHANNEL) this.#receiveBroadcast(JSON.parse(message) as Broadcast);
-    else if (channel.startsWith("ping:")) this.#confirmedAt = Math.max(this.#confirmedAt, Number(message));
-    else this.#receiveAck(JSON.parse(message) as { seq: number; by: string });
-  }
-
-  #receiveBroadcast(broadcast: Broadcast): void {
-    if (broadcast.from === this.#id) return;
-    if (broadcast.bye) {
-      this.#peers.delete(broadcast.from);
-      this.#gone.add(broadcast.from);
-      for (const pending of this.#pending.values()) this.#settle(pending, broadcast.from);
+  #refreshTrust(): void {
+    if (!this.#joined) {
+      this.#trustedUntil = Number.NEGATIVE_INFINITY;
       return;
     }
-    if (broadcast.scopes) {
-      this.#received += 1;
-      this.#apply(broadcast.scopes);
-    } else {
-      this.#peers.add(broadcast.from);
-      this.#greetedAt.set(broadcast.from, performance.now());
-    }
-    this.#send(`ack:${broadcast.from}`, { seq: broadcast.seq, by: this.#id }).catch((error: unknown) => {
-      this.#logger.debug({ error }, "an acknowledgement could not be sent");
-    });
+    const trustMs = this.#peers.size === 0 ? this.#aliveMs : TRUST_MS;
+    this.#trustedUntil = Math.min(this.#confirmedAt + trustMs, this.#members.lastBeatAt + this.#aliveMs);
   }
 
-  #receiveAck({ seq, by }: { seq: number; by: string }): void {
-    this.#peers.add(by);
-    this.#greetedAt.set(by, performance.now());
-    const pending = this.#pending.get(seq);
-    if (pending) this.#settle(pending, by);
-  }
-
-  #settle(pending: Pending, by: string): void {
-    pending.waiting.delete(by);
-    if (pending.waiting.size === 0) pending.done();
-  }
-
-  #ping(): void {
-    if (!this.#isConnected) return;
-    const sentAt = performance.now();
-    this.#kv.publish(`ping:${this.#id}`, String(sentAt)).catch(() => undefined);
-  }
-
-  #lost(): void {
-    if (this.#isClosed) return;
-    this.#isConnected = false;
-    this.#confirmedAt = Number.NEGATIVE_INFINITY;
-  }
-
-  #reconnected(): void {
-    if (this.#isClosed) return;
-    this.#isConnected = true;
-    this.#confirmedAt = Number.NEGATIVE_INFINITY;
-    this.#reset();
-    this.#ping();
+  #beacon(): void {
+    clearTimeout(this.#beaconTimer);
+    if (this.#closed) return;
+    this.#beaconTimer = setTimeout(() => this.#beacon(), this.#peers.size === 0 ? ALONE_BEACON_MS : BEACON_MS);
+    this.#beaconTimer.unref();
+    if (this.#readyChannels.size === 2) void this.#send(inboxOf(this.#id), { t: "beacon", from: this.#id, at: performance.now() });
   }
 
   #apply(scopes: readonly string[]): void {
-    for (const listener of this.#listeners) listener(scopes);
+    for (const scope of scopes) this.generations.bump(scope);
+    for (const listener of this.#scopeListeners) this.#call(() => listener(scopes));
   }
 
   #reset(): void {
-    this.#resetCount += 1;
-    for (const listener of this.#resets) listener();
+    this.generations.bumpAll();
+    for (const listener of this.#resetListeners) this.#call(listener);
   }
 
-  #send(channel: string, message: object): Promise<void> {
-    return this.#kv.publish(channel, JSON.stringify(message));
+  #call(listener: () => void): void {
+    try {
+      listener();
+    } catch (error) {
+      this.#logger.warn({ error }, "a listener of invalidations failed");
+    }
+  }
+
+  async #send(channel: string, message: BusMessage): Promise<boolean> {
+    try {
+      await this.#kv.publish(channel, JSON.stringify(message));
+      return true;
+    } catch {
+      this.#sendFailures += 1;
+      return false;
+    }
   }
 }
