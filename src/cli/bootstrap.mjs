@@ -284,9 +284,21 @@ function runUnder(node, args) {
 function watchParent() {
   if (process.channel || process.env.npm_lifecycle_event === undefined) return;
   const parent = process.ppid;
-  setInterval(() => {
-    if (process.ppid !== parent) process.kill(process.pid, "SIGTERM");
-  }, PARENT_POLL_MS).unref();
+  // Some shells stay between npm and us.
+  const shell = (readText(`/proc/${parent}/cmdline`) ?? "").split("\0").slice(1).join(" ").includes("bootstrap.mjs") ? parent : null;
+  const starter = shell === null ? null : parentOf(shell);
+  const poll = setInterval(() => {
+    if (process.ppid === parent && (shell === null || parentOf(shell) === starter)) return;
+    // Once: for a server that drains, a second signal means that nobody wants to wait.
+    clearInterval(poll);
+    process.kill(process.pid, "SIGTERM");
+  }, PARENT_POLL_MS);
+  poll.unref();
+}
+
+function parentOf(pid) {
+  const stat = readText(`/proc/${pid}/stat`);
+  return stat === null ? null : stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1];
 }
 
 // --- small things ----------------------------------------------------------------------------------------------------------------------

@@ -81,16 +81,19 @@ for (const [title, node] of [
     assert.deepEqual(await run([node, BOOTSTRAP, "--run", PROGRAM, "die", "SIGTERM"]).ended, [null, "SIGTERM"]);
   });
 
-  test(`the program is asked to end when its starter is killed (${title})`, async () => {
-    // As npm starts it: npm is the one that is killed, and it tells nobody.
-    const script = `const { spawn } = require("node:child_process");
+  for (const shell of [false, true])
+    test(`the program is asked to end when its starter is killed (${title}${shell ? ", through a shell" : ""})`, async () => {
+      // As npm starts it: npm is the one that is killed, and it tells nobody.
+      const script = `const { spawn } = require("node:child_process");
       spawn(process.argv[1], process.argv.slice(2), { stdio: "inherit", env: { ...process.env, npm_lifecycle_event: "start" } });`;
-    const npm = run([process.execPath, "-e", script, node, BOOTSTRAP, "--run", PROGRAM, "wait"]);
-    const { pid } = await ready(npm);
-    npm.child.kill("SIGKILL");
-    await waitFor("the end of the program", () => (processStartTime(pid) === null ? true : null));
-    assert.match(npm.output(), /"got":"SIGTERM"/);
-  });
+      const line = [node, BOOTSTRAP, "--run", PROGRAM, "wait"];
+      const quoted = line.map((word) => `'${word}'`).join(" ");
+      const npm = run([process.execPath, "-e", script, ...(shell ? ["sh", "-c", `${quoted}; exit $?`] : line)]);
+      const { pid } = await ready(npm);
+      npm.child.kill("SIGKILL");
+      await waitFor("the end of the program", () => (processStartTime(pid) === null ? true : null));
+      assert.match(npm.output(), /"got":"SIGTERM"/);
+    });
 }
 
 test("a killed bootstrap takes the program with it", { skip: SYSTEM_NODE === process.execPath && "one process here" }, async () => {
