@@ -92,18 +92,55 @@ interface BuildInput {
   readonly closer: Closer;
 }
 
-async function build({ config, endpoints, parts, closer }: BuildInput): Promise<App> {
-  const { settings } = config;
-  const { logger, clock } = parts;
+async function build(input: BuildInput): Promise<App> {
+  const { config, endpoints, parts, closer } = input;
   registerSettings(config, endpoints);
-  const bootId = randomUUID();
-  const metrics = new Metrics();
-  const health = new Health();
-  const accessLog = new AccessLog(logger, {
-    enabled: settings.log.access && settings.log.level !== "error" && settings.log.level !== "warn",
+  const telemetry = openTelemetry(input);
+  const state = await openState(input);
+  const content = await openContent(input, state);
+  const upstream = await openUpstream(input, { ...state, ...content });
+  const { auth, catalog } = content;
+  const admin = await ensureAdmin({
+    database: state.database,
+    passwords: auth.passwords,
+    password: config.settings.auth.admin_password,
+    dataDir: config.dataDir,
   });
-  metrics.addSource(() => accessLog.metrics());
+  await catalog.ensureLibrary();
+  const app: App = {
+    config,
+    ...parts,
+    ...telemetry,
+    ...state,
+    ...content,
+    ...upstream,
+    temporal: openTemporal(config, endpoints, closer),
+    admin,
+    closer,
+    close: async () => {
+      for (const { name, error } of await closer.close()) parts.logger.warn({ part: name, error }, "a part did not close cleanly");
+    },
+  };
+  addHealthChecks(app);
+  addAppMetrics(app.metrics, app);
+  return app;
+}
 
+function openTelemetry({ config, parts }: BuildInput): Pick<App, "metrics" | "health" | "accessLog"> {
+  const { access, level } = config.settings.log;
+  const metrics = new Metrics();
+  const accessLog = new AccessLog(parts.logger, { enabled: access && level !== "error" && level !== "warn" });
+  metrics.addSource(() => accessLog.metrics());
+  return { metrics, health: new Health(), accessLog };
+}
+
+type State = Pick<App, "bootId" | "database" | "kv" | "members" | "bus">;
+
+/** What all processes share, and how they hear of each other. */
+async function openState({ config, endpoints, parts, closer }: BuildInput): Promise<State> {
+  const { settings } = config;
+  const { logger } = parts;
+  const bootId = randomUUID();
   const database = new Database({
     url: endpoints.databaseUrl,
     poolSize: settings.database.pool_size,
@@ -113,7 +150,6 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
   closer.add("database", () => database.close());
   const applied = await migrate(database);
   if (applied.length > 0) logger.info({ applied }, "database schema was brought up to date");
-
   const kv = await openKv({
     redisUrl: settings.redis.url,
     database,
@@ -125,12 +161,18 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
   closer.add("members", () => members.leave());
   const bus = await InvalidationBus.open({ kv, members, logger });
   closer.add("invalidations", () => bus.close());
+  return { bootId, database, kv, members, bus };
+}
 
+type Content = Pick<App, "encryption" | "store" | "catalog" | "auth">;
+
+async function openContent({ config, parts, closer }: BuildInput, { database, bus }: State): Promise<Content> {
+  const { settings } = config;
+  const { logger, clock } = parts;
   const encryption = await loadEncryption({ key: config.encryptionKey, dataDir: config.dataDir });
   await verifyEncryptionKey(database, encryption);
   const store = await openBlobStore(config.storage);
   closer.add("storage", () => store.close());
-
   const catalog = createCatalog({
     database,
     store,
@@ -142,9 +184,11 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
   closer.add("catalog", () => catalog.close());
   const auth = createAuth({ database, bus, encryption, logger, clock, config: authConfig(config) });
   closer.add("auth", () => auth.close());
-  const admin = await ensureAdmin({ database, passwords: auth.passwords, password: settings.auth.admin_password, dataDir: config.dataDir });
-  await catalog.ensureLibrary();
+  return { encryption, store, catalog, auth };
+}
 
+async function openUpstream({ config, parts, closer }: BuildInput, opened: State & Content): Promise<Pick<App, "upstreamPool" | "proxy">> {
+  const { kv, members, bus, encryption, catalog, database, store, bootId } = opened;
   const hostState = await KvHostState.start(kv);
   closer.add("host state", () => hostState.close());
   const upstreamPool = new UpstreamPool({
@@ -154,13 +198,12 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
   });
   closer.add("upstream", () => upstreamPool.close());
   const proxy = createProxy({
+    ...parts,
     catalog,
     database,
     store,
     encryption,
     pool: upstreamPool,
-    clock,
-    logger,
     invalidations: bus,
     self: { bootId, host: hostname(), address: null },
     internalKey: encryption.deriveKey("internal-fills"),
@@ -170,35 +213,7 @@ async function build({ config, endpoints, parts, closer }: BuildInput): Promise<
     maxFills: 64,
   });
   closer.add("proxy", () => proxy.close());
-  const temporal = openTemporal(config, endpoints, closer);
-  const app: App = {
-    config,
-    bootId,
-    clock,
-    logger,
-    metrics,
-    health,
-    accessLog,
-    database,
-    kv,
-    members,
-    bus,
-    store,
-    encryption,
-    catalog,
-    auth,
-    upstreamPool,
-    proxy,
-    temporal,
-    admin,
-    closer,
-    close: async () => {
-      for (const { name, error } of await closer.close()) logger.warn({ part: name, error }, "a part did not close cleanly");
-    },
-  };
-  addHealthChecks(app);
-  addAppMetrics(metrics, app);
-  return app;
+  return { upstreamPool, proxy };
 }
 
 function authConfig(config: Config): Parameters<typeof createAuth>[0]["config"] {
