@@ -5,15 +5,17 @@
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { serve } from "../api/compose.ts";
+import type { RunningServer } from "../api/server.ts";
 import { createApp } from "../src/app.ts";
 import type { App } from "../src/app.ts";
 import { loadConfig } from "../src/config/config.ts";
 import type { Config } from "../src/config/config.ts";
-import { systemClock } from "../src/core/clock.ts";
+import { sleep, systemClock } from "../src/core/clock.ts";
 import { Closer } from "../src/core/dispose.ts";
 import { isSlipwayError } from "../src/core/errors.ts";
 import { assertPortFree } from "../src/embedded/ports.ts";
 import { startProcessGroup } from "../src/embedded/process-group.ts";
+import type { ProcessGroup } from "../src/embedded/process-group.ts";
 import type { RunFile } from "../src/embedded/run-file.ts";
 import { createLogger } from "../src/telemetry/logger.ts";
 import type { RootLogger } from "../src/telemetry/logger.ts";
@@ -24,6 +26,7 @@ import type { OpenedServices } from "./open-services.ts";
 
 const ENTRY = fileURLToPath(import.meta.url);
 const EXIT_CONFIG = 2;
+const SAME_SIGNAL_MS = 1_000;
 const WORKER_ROLES = ["replication", "refresh", "tuf", "maintenance"] as const;
 
 interface Started {
@@ -87,44 +90,70 @@ async function start({ config, logger, closer, signal, isMember }: StartInput): 
     if (workers) closer.add("workers", () => workers.close());
   }
   const running = await serve(app, { host: server.host, port: server.port, reusePort: sharesPort, version: VERSION });
-  closer.add("server", async () => {
-    app.health.stop();
-    const { cut } = await running.drain(server.drain_seconds * 1000);
-    if (cut > 0) logger.warn({ cut }, "transfers were cut when the time to drain was over");
+  let members: ProcessGroup | null = null;
+  // All processes of the port drain at the same time, or the ones that still listen would take what the others refuse.
+  closer.add("listeners", async () => {
+    await Promise.all([members?.close(), drain(app, running, signal)]);
   });
-  if (!isMember && server.proxy_processes > 1) await startMembers({ config, logger, closer, signal, isMember }, services.run);
+  if (!isMember && server.proxy_processes > 1) members = await startMembers(config, { logger, signal, run: services.run });
   services.run?.update({ phase: "running", url: running.url });
   if (services.run) closer.add("phase", () => services.run?.update({ phase: "stopping" }));
   return { app, url: running.url, services };
 }
 
-async function startMembers({ config, logger, closer, signal }: StartInput, run: RunFile | null): Promise<void> {
+interface MembersInput {
+  readonly logger: RootLogger;
+  readonly signal: AbortSignal;
+  readonly run: RunFile | null;
+}
+
+function startMembers(config: Config, { logger, signal, run }: MembersInput): Promise<ProcessGroup> {
   const { server } = config.settings;
-  const group = await startProcessGroup(
+  return startProcessGroup(
     {
       count: server.proxy_processes - 1,
       entry: ENTRY,
       args: ["--member", "--role", "proxy", ...(config.roles.has("api") ? ["--role", "api"] : [])],
       run,
       log: logger,
-      drainMs: server.drain_seconds * 1000,
+      drainMs: (server.drain_notice_seconds + server.drain_seconds) * 1000,
     },
     signal,
   );
-  closer.add("members", () => group.close());
+}
+
+/** Not ready at once, deaf after the notice: a load balancer that probes in between sends nobody to a closed port. */
+async function drain(app: App, running: RunningServer, signal: AbortSignal): Promise<void> {
+  const { server } = app.config.settings;
+  app.health.stop();
+  if (signal.reason instanceof StopRequest && signal.reason.signal === "SIGTERM") await sleep(server.drain_notice_seconds * 1000);
+  const { cut } = await running.drain(server.drain_seconds * 1000);
+  if (cut > 0) app.logger.warn({ cut }, "transfers were cut when the time to drain was over");
+}
+
+class StopRequest extends Error {
+  readonly signal: NodeJS.Signals;
+
+  constructor(signal: NodeJS.Signals) {
+    super(`ended by ${signal}`);
+    this.signal = signal;
+  }
 }
 
 /** Aborted by the first SIGINT or SIGTERM; the second one does not wait. */
 function stopSignal(logger: RootLogger): AbortSignal {
   const controller = new AbortController();
+  let first = 0;
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.on(name, () => {
+      // One Ctrl-C may arrive twice: from the terminal, and from npm that passes its own on.
+      if (Date.now() - first < SAME_SIGNAL_MS) return;
       if (controller.signal.aborted) {
         logger.warn({ signal: name }, "a second signal: ending at once");
         logger.flush();
         process.exit(1);
       }
-      controller.abort(new Error(`ended by ${name}`));
+      controller.abort(new StopRequest(name));
     });
   }
   return controller.signal;
