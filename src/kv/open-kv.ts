@@ -2,7 +2,6 @@
 import type { Database } from "../db/pool.ts";
 import type { Kv } from "./kv.ts";
 import { PostgresKv } from "./postgres-kv.ts";
-import { RedisKv } from "./redis-kv.ts";
 
 export interface OpenKvOptions {
   readonly redisUrl: string | null;
@@ -17,5 +16,7 @@ export interface OpenKvOptions {
 export async function openKv(options: OpenKvOptions): Promise<Kv> {
   const { redisUrl, database, prefix } = options;
   const shared = { prefix, ...(options.onError ? { onError: options.onError } : {}) };
-  return redisUrl === null ? await PostgresKv.open({ ...shared, database }) : await RedisKv.open({ ...shared, url: redisUrl });
+  if (redisUrl === null) return await PostgresKv.open({ ...shared, database });
+  const { RedisKv } = await import("./redis-kv.ts");
+  return await RedisKv.open({ ...shared, url: redisUrl });
 }
