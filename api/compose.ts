@@ -1,7 +1,9 @@
 /** Which mounts a process serves, by its roles. The only place where the HTTP surfaces meet the parts of the application. */
 import type { App } from "../src/app.ts";
 import { createClientAddresses } from "./http/client-address.ts";
+import type { ClientAddresses } from "./http/client-address.ts";
 import type { ProjectIdentity } from "../src/auth/principal.ts";
+import { isSlipwayError } from "../src/core/errors.ts";
 import { parseRepositoryName } from "../src/oci/names.ts";
 import type { HealthComponent } from "./harbor/services.ts";
 import type { HttpObserver } from "./http/observer.ts";
@@ -24,76 +26,84 @@ export interface ServeOptions {
   readonly version: string;
 }
 
+interface Surface {
+  readonly app: App;
+  readonly addresses: ClientAddresses;
+  readonly observer: HttpObserver;
+  readonly version: string;
+}
+
 export async function serve(app: App, options: ServeOptions): Promise<RunningServer> {
-  const { config } = app;
+  const { server } = app.config.settings;
   const limits = new LimitCounters();
-  const observer: HttpObserver = {
-    onResponse: (record) => app.accessLog.onResponse(record),
-    onLimit: (limit) => limits.count(limit),
-  };
   app.metrics.addSource(() => limits.families());
-  const addresses = createClientAddresses({
-    externalUrl: config.settings.server.external_url,
-    trustedProxies: config.settings.server.trusted_proxies,
-  });
-  const mounts: Mount[] = [];
-  const registry: Pick<ServerOptions, "hot" | "registry"> = {};
-  if (config.roles.has("proxy")) {
-    const services = {
-      reader: app.catalog.reader,
-      writer: app.catalog.writer,
-      auth: app.auth.registry,
-      store: app.store,
-      resolver: createProxyResolver(app.proxy.resolver),
-      addresses,
-      observer,
-      settings: DEFAULT_REGISTRY_SETTINGS,
-    };
-    const router = createRegistryRouter(services, (sender) => createProxyContent(app.proxy, sender));
-    Object.assign(registry, { hot: createHotHandler(services, router.content), registry: router.handle });
-    mounts.push({
-      path: "/service/token",
-      operation: "token",
-      handler: createTokenRouter({
-        tokenService: app.auth.tokenService,
-        addresses,
-        resolveProject: (repository) => projectOf(app, repository),
-      }),
-    });
-  }
-  if (config.roles.has("api")) {
-    const services = {
-      auth: app.auth,
-      projects: app.catalog.projects,
-      registries: null,
-      addresses,
-      clock: app.clock,
-      version: options.version,
-      storageProvider: app.store.driver === "fs" ? "filesystem" : "s3",
-      health: () => harborHealth(app),
-    };
-    mounts.push({ path: "/api", operation: "api", handler: createHarborRouter(services) });
-  }
-  mounts.push({
-    path: "/",
-    operation: "ops",
-    handler: createOpsRouter({ health: app.health, metrics: app.metrics, version: options.version }),
-  });
+  const surface: Surface = {
+    app,
+    addresses: createClientAddresses({ externalUrl: server.external_url, trustedProxies: server.trusted_proxies }),
+    observer: { onResponse: (record) => app.accessLog.onResponse(record), onLimit: (limit) => limits.count(limit) },
+    version: options.version,
+  };
+  const { roles } = app.config;
+  const ops = createOpsRouter({ health: app.health, metrics: app.metrics, version: options.version });
   return startServer({
     host: options.host,
     port: options.port,
     reusePort: options.reusePort,
-    tls: config.tls,
-    ...registry,
-    mounts,
-    observer,
-    limits: { maxConnections: config.settings.server.max_connections, idleTimeoutMs: config.settings.server.idle_body_seconds * 1000 },
+    tls: app.config.tls,
+    ...(roles.has("proxy") ? createRegistry(surface) : {}),
+    mounts: [
+      ...(roles.has("proxy") ? [createTokenMount(surface)] : []),
+      ...(roles.has("api") ? [createHarborMount(surface)] : []),
+      { path: "/", operation: "ops", handler: ops },
+    ],
+    observer: surface.observer,
+    limits: { maxConnections: server.max_connections, idleTimeoutMs: server.idle_body_seconds * 1000 },
   });
 }
 
+function createRegistry({ app, addresses, observer }: Surface): Pick<ServerOptions, "hot" | "registry"> {
+  const services = {
+    reader: app.catalog.reader,
+    writer: app.catalog.writer,
+    auth: app.auth.registry,
+    store: app.store,
+    resolver: createProxyResolver(app.proxy.resolver),
+    addresses,
+    observer,
+    settings: DEFAULT_REGISTRY_SETTINGS,
+  };
+  const router = createRegistryRouter(services, (sender) => createProxyContent(app.proxy, sender));
+  return { hot: createHotHandler(services, router.content), registry: router.handle };
+}
+
+function createTokenMount({ app, addresses }: Surface): Mount {
+  const { tokenService } = app.auth;
+  const handler = createTokenRouter({ tokenService, addresses, resolveProject: (repository) => projectOf(app, repository) });
+  return { path: "/service/token", operation: "token", handler };
+}
+
+function createHarborMount({ app, addresses, version }: Surface): Mount {
+  const handler = createHarborRouter({
+    auth: app.auth,
+    projects: app.catalog.projects,
+    registries: null,
+    addresses,
+    clock: app.clock,
+    version,
+    storageProvider: app.store.driver === "fs" ? "filesystem" : "s3",
+    health: () => harborHealth(app),
+  });
+  return { path: "/api", operation: "api", handler };
+}
+
 async function projectOf(app: App, repository: string): Promise<ProjectIdentity | null> {
-  const name = parseRepositoryName(repository);
-  return name ? app.catalog.reader.findProject(name.project) : null;
+  if (!parseRepositoryName(repository)) return null;
+  const found = await app.proxy.resolver.resolve({ requested: repository, namespace: null }).catch((error: unknown) => {
+    // No name of ours and none that we serve from elsewhere.
+    if (isSlipwayError(error, "NAME_UNKNOWN")) return null;
+    throw error;
+  });
+  return found?.project ?? null;
 }
 
 /** Harbor's clients look for these names. */

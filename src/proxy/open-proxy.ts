@@ -75,18 +75,7 @@ export function createProxy(options: ProxyOptions): Proxy {
   const clientOf = (project: Project): ReturnType<Upstreams["clientOf"]> => upstreams.clientOf(project);
   const usage = new CacheUsage(database, logger);
   const leases = new FillLeases(database, options.self);
-  const fills = new FillEngine({
-    writer: catalog.content,
-    store: options.store,
-    leases,
-    remote: new RemoteFills({ key: options.internalKey, clock, folder: options.stagingFolder }),
-    self: options.self,
-    folder: options.stagingFolder,
-    limits: DEFAULT_FILL_LIMITS,
-    maxFills: options.maxFills,
-    logger,
-    onStored: (digest) => usage.touch(digest),
-  });
+  const fills = createFillEngine(options, { leases, usage });
   const blobs = new ProxyBlobs({
     reader,
     db: database,
@@ -139,6 +128,21 @@ export function createProxy(options: ProxyOptions): Proxy {
       upstreams.close();
     },
   };
+}
+
+function createFillEngine(options: ProxyOptions, { leases, usage }: { leases: FillLeases; usage: CacheUsage }): FillEngine {
+  return new FillEngine({
+    writer: options.catalog.content,
+    store: options.store,
+    leases,
+    remote: new RemoteFills({ key: options.internalKey, clock: options.clock, folder: options.stagingFolder }),
+    self: options.self,
+    folder: options.stagingFolder,
+    limits: DEFAULT_FILL_LIMITS,
+    maxFills: options.maxFills,
+    logger: options.logger,
+    onStored: (digest) => usage.touch(digest),
+  });
 }
 
 /** Parsed once for each version of a project's row. */

@@ -164,6 +164,6 @@ class RemoteFollower implements Growing {
   }
 
   #wake(): void {
-    for (const waiter of [...this.#waiters]) waiter();
+    for (const waiter of this.#waiters) waiter();
   }
 }
