@@ -33,7 +33,7 @@ import type { RootLogger } from "./telemetry/logger.ts";
 import { Metrics } from "./telemetry/metrics.ts";
 import { addAppMetrics } from "./telemetry/app-metrics.ts";
 import { registerSecret } from "./telemetry/redact.ts";
-import { TemporalConnection } from "./temporal/connection.ts";
+import type { TemporalConnection } from "./temporal/connection.ts";
 import { KvHostState } from "./upstream/shared-host-state.ts";
 import { UpstreamPool } from "./upstream/pool.ts";
 
@@ -114,7 +114,7 @@ async function build(input: BuildInput): Promise<App> {
     ...state,
     ...content,
     ...upstream,
-    temporal: openTemporal(config, endpoints, closer),
+    temporal: await openTemporal(config, endpoints, closer),
     admin,
     closer,
     close: async () => {
@@ -227,8 +227,11 @@ function authConfig(config: Config): Parameters<typeof createAuth>[0]["config"] 
   };
 }
 
-function openTemporal(config: Config, endpoints: Endpoints, closer: Closer): TemporalConnection | null {
-  if (endpoints.temporalAddress === null) return null;
+async function openTemporal(config: Config, endpoints: Endpoints, closer: Closer): Promise<TemporalConnection | null> {
+  // A process that only serves the registry never talks to Temporal, and the client costs some 25 MB of memory.
+  const wanted = [...config.roles].some((role) => role !== "proxy");
+  if (endpoints.temporalAddress === null || !wanted) return null;
+  const { TemporalConnection } = await import("./temporal/connection.ts");
   const temporal = new TemporalConnection({ address: endpoints.temporalAddress, namespace: config.settings.temporal.namespace });
   closer.add("temporal", () => temporal.close());
   return temporal;
