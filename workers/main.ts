@@ -153,6 +153,7 @@ function stopSignal(logger: RootLogger): AbortSignal {
         logger.flush();
         process.exit(1);
       }
+      first = Date.now();
       controller.abort(new StopRequest(name));
     });
   }
