@@ -38,6 +38,13 @@ export const SCHEMA = {
       unit: "s",
       doc: "How long running transfers may go on after SIGTERM. Keep it below the kill timeout of the orchestrator.",
     }),
+    drain_notice_seconds: int(1, {
+      env: "SLIPWAY_DRAIN_NOTICE_SECONDS",
+      min: 0,
+      max: 300,
+      unit: "s",
+      doc: "How long requests are still taken after SIGTERM while readiness fails already. Behind a load balancer: longer than its probe interval.",
+    }),
     max_connections: int(20_000, {
       env: "SLIPWAY_MAX_CONNECTIONS",
       min: 10,

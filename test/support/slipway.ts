@@ -68,6 +68,7 @@ export async function startSlipway(t: Cleanable, options: SlipwayOptions = {}): 
     SLIPWAY_HOST: "127.0.0.1",
     SLIPWAY_ADMIN_PASSWORD: password,
     SLIPWAY_LOG_FORMAT: "json",
+    SLIPWAY_DRAIN_NOTICE_SECONDS: "0",
     SLIPWAY_TEMPORAL_PORT: String(await freePort()),
     SLIPWAY_TEMPORAL_UI_PORT: String(await freePort()),
     ...options.env,
