@@ -3,6 +3,9 @@ import { z } from "zod";
 import { roleName } from "../../src/auth/roles.ts";
 import type { Project } from "../../src/catalog/registry.ts";
 import { isProjectName } from "../../src/oci/names.ts";
+import { splitPatterns } from "../../src/proxy/plan/naming.ts";
+import { TAG_MODES } from "../../src/proxy/plan/policy.ts";
+import { checkPattern } from "../../src/proxy/registry-draft.ts";
 import { omitEmpty } from "./conventions.ts";
 
 const BOOLEANS = [
@@ -14,18 +17,34 @@ const BOOLEANS = [
   "reuse_sys_cve_allowlist",
   "proxy_cache_local_on_not_found",
   "proxy_referrer_api",
+  "proxy_keep_deleted",
+  "proxy_push_through",
+  "proxy_prefetch",
 ] as const;
 const NUMBERS = ["retention_id", "proxy_speed_kb", "max_upstream_conn"] as const;
+const SECONDS = ["proxy_tag_ttl", "proxy_max_stale", "proxy_negative_ttl"] as const;
+const PATTERNS = ["proxy_allow", "proxy_deny", "proxy_cache_filter_pattern"] as const;
 
 const flag = z.enum(["true", "false"]);
 const number = z.string().regex(/^-?\d{1,15}$/);
+const seconds = z.string().regex(/^\d{1,8}$/, "expected a number of seconds");
+const patterns = z
+  .string()
+  .max(1024)
+  .refine(
+    (text) => splitPatterns(text).every((pattern) => checkPattern(pattern) === null),
+    "expected patterns separated by commas, each with at most 10 stars",
+  );
 const shape = {
   public: flag,
   severity: z.enum(["none", "low", "medium", "high", "critical"]),
-  proxy_cache_filter_pattern: z.string().max(1024),
-  proxy_cache_filter_kind: z.string().max(64),
+  proxy_mode: z.enum(TAG_MODES),
+  // A filter that is not understood would let everything through.
+  proxy_cache_filter_kind: z.enum(["", "doublestar"], "expected doublestar: regular expressions are not supported"),
   ...Object.fromEntries(BOOLEANS.map((name) => [name, flag])),
   ...Object.fromEntries(NUMBERS.map((name) => [name, number])),
+  ...Object.fromEntries(SECONDS.map((name) => [name, seconds])),
+  ...Object.fromEntries(PATTERNS.map((name) => [name, patterns])),
 };
 /** Keys that we do not know are dropped, as clients of newer versions expect. All values are texts. */
 export const projectMetadata = z.object(shape).partial().default({});

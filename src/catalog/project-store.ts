@@ -128,6 +128,8 @@ export class ProjectStore {
     const row = await this.#insert(draft, "").catch((error: unknown) => {
       if (sqlState(error) === UNIQUE_VIOLATION)
         throw new SlipwayError("CONFLICT", { message: `project ${draft.name} exists already`, cause: error });
+      if (sqlState(error) === FOREIGN_KEY_VIOLATION)
+        throw new SlipwayError("BAD_REQUEST", { message: `registry ${draft.registryId} not found`, cause: error });
       throw error;
     });
     if (!row) throw new SlipwayError("INTERNAL", { message: "the project was not created" });

@@ -11,7 +11,7 @@ import type { UpstreamPool } from "../upstream/pool.ts";
 import type { UpstreamCredential, UpstreamEndpoint } from "../upstream/types.ts";
 import type { NamingWorld, UpstreamName } from "./plan/naming.ts";
 import { REGISTRIES_SCOPE } from "./registry-store.ts";
-import type { Registry, RegistryStore } from "./registry-store.ts";
+import type { Registry, RegistryDraft, RegistryStore } from "./registry-store.ts";
 
 export interface UpstreamsOptions {
   readonly store: RegistryStore;
@@ -146,7 +146,7 @@ function hostOf(registry: Registry): string {
   return host === "hub.docker.com" || host === "registry-1.docker.io" ? "docker.io" : host;
 }
 
-export function endpointOf(registry: Registry): UpstreamEndpoint {
+export function endpointOf(registry: RegistryDraft): UpstreamEndpoint {
   return {
     name: registry.name,
     urls: [registry.url, ...registry.mirrors],
@@ -157,7 +157,7 @@ export function endpointOf(registry: Registry): UpstreamEndpoint {
   };
 }
 
-function credentialOf(registry: Registry): UpstreamCredential | null {
+function credentialOf(registry: RegistryDraft): UpstreamCredential | null {
   if (registry.accessKey === "" && registry.accessSecret === "") return null;
   if (registry.credentialType === "identity") return { type: "identity", token: registry.accessSecret, username: registry.accessKey };
   if (registry.credentialType === "bearer") return { type: "bearer", token: registry.accessSecret };

@@ -32,7 +32,7 @@ export const PROXY_METADATA_KEYS = [
   "proxy_prefetch",
 ] as const;
 
-const MODES: readonly TagMode[] = ["revalidate", "always-check", "local-first", "offline"];
+export const TAG_MODES = ["revalidate", "always-check", "local-first", "offline"] as const satisfies readonly TagMode[];
 
 export function parseProxyPolicy(metadata: Readonly<Record<string, string>>, defaults: ProxyDefaults): ProxyPolicy {
   const seconds = (key: string, fallback: number): number => {
@@ -42,7 +42,7 @@ export function parseProxyPolicy(metadata: Readonly<Record<string, string>>, def
   const isOn = (key: string, fallback: boolean): boolean => (metadata[key] === undefined ? fallback : metadata[key] === "true");
   return {
     tags: {
-      mode: MODES.find((mode) => mode === metadata["proxy_mode"]) ?? defaults.mode,
+      mode: TAG_MODES.find((mode) => mode === metadata["proxy_mode"]) ?? defaults.mode,
       ttlMs: seconds("proxy_tag_ttl", defaults.ttlSeconds) * 1000,
       maxStaleMs: seconds("proxy_max_stale", defaults.maxStaleSeconds) * 1000,
       waitMs: DEFAULT_TAG_POLICY.waitMs,
@@ -58,6 +58,6 @@ export function parseProxyPolicy(metadata: Readonly<Record<string, string>>, def
 
 function rulesOf(metadata: Readonly<Record<string, string>>): RepositoryRules {
   const patterns = (text: string | undefined): string[] => splitPatterns(text ?? "");
-  const harbor = metadata["proxy_cache_filter_kind"] === "regex" ? [] : patterns(metadata["proxy_cache_filter_pattern"]);
+  const harbor = patterns(metadata["proxy_cache_filter_pattern"]);
   return { allow: [...patterns(metadata["proxy_allow"]), ...harbor], deny: patterns(metadata["proxy_deny"]) };
 }
