@@ -137,3 +137,5 @@ export function sqlState(error: unknown): string | undefined {
 
 export const UNIQUE_VIOLATION = "23505";
 export const FOREIGN_KEY_VIOLATION = "23503";
+/** Of keys with ON DELETE RESTRICT. */
+export const RESTRICT_VIOLATION = "23001";

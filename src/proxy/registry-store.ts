@@ -3,7 +3,7 @@ import type { Encryption } from "../auth/encryption.ts";
 import { ListSql } from "../auth/list-query.ts";
 import type { Columns, Listed, ListQuery } from "../auth/list-query.ts";
 import { SlipwayError } from "../core/errors.ts";
-import { FOREIGN_KEY_VIOLATION, sqlState, UNIQUE_VIOLATION } from "../db/pool.ts";
+import { FOREIGN_KEY_VIOLATION, RESTRICT_VIOLATION, sqlState, UNIQUE_VIOLATION } from "../db/pool.ts";
 import type { Queryable } from "../db/pool.ts";
 import type { UpstreamProject } from "./plan/naming.ts";
 
@@ -192,7 +192,8 @@ export class RegistryStore {
       if (rowCount === 1) await this.#announcer.publish([REGISTRIES_SCOPE]);
       return rowCount === 1;
     } catch (error) {
-      if (sqlState(error) !== FOREIGN_KEY_VIOLATION) throw error;
+      // Which of the two it is depends on the version of Postgres.
+      if (![FOREIGN_KEY_VIOLATION, RESTRICT_VIOLATION].includes(sqlState(error) ?? "")) throw error;
       throw new SlipwayError("PRECONDITION_FAILED", {
         message: `the registry ${id} is referenced by proxy cache project, cannot delete it`,
       });

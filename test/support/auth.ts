@@ -1,10 +1,13 @@
 /** Authentication and its HTTP surfaces over a real database and real sockets, as one process has them. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import type { Router } from "express";
 import { createHarborRouter } from "../../api/harbor/harbor.ts";
 import { createClientAddresses } from "../../api/http/client-address.ts";
 import { silentObserver } from "../../api/http/observer.ts";
 import { startServer } from "../../api/server.ts";
+import type { Mount } from "../../api/server.ts";
+import type { RegistryDirectory } from "../../api/harbor/services.ts";
 import { createTokenRouter } from "../../api/token.ts";
 import { createEncryption } from "../../src/auth/encryption.ts";
 import type { Encryption } from "../../src/auth/encryption.ts";
@@ -101,10 +104,19 @@ export interface RequestOptions {
   readonly form?: Record<string, string>;
 }
 
+export const TEST_ADDRESSES = createClientAddresses({ externalUrl: null, trustedProxies: [] });
+
+export interface FurtherApi {
+  readonly registries?: RegistryDirectory;
+  /** Behind the conventions of /api/v2.0. */
+  readonly routers?: readonly Router[];
+  readonly mounts?: readonly Mount[];
+}
+
 /** The token service and the Harbor API on a port of their own. */
-export async function startApi(t: Cleanable, parts: TestAuth): Promise<TestApi> {
+export async function startApi(t: Cleanable, parts: TestAuth, further: FurtherApi = {}): Promise<TestApi> {
   const { auth, projects, clock } = parts;
-  const addresses = createClientAddresses({ externalUrl: null, trustedProxies: [] });
+  const addresses = TEST_ADDRESSES;
   const resolveProject = async (repository: string): ReturnType<ProjectStore["find"]> => {
     const name = parseRepositoryName(repository);
     return name === null ? null : await projects.find(name.project);
@@ -114,6 +126,7 @@ export async function startApi(t: Cleanable, parts: TestAuth): Promise<TestApi> 
     port: 0,
     observer: silentObserver,
     mounts: [
+      ...(further.mounts ?? []),
       {
         path: "/service/token",
         operation: "token",
@@ -122,19 +135,22 @@ export async function startApi(t: Cleanable, parts: TestAuth): Promise<TestApi> 
       {
         path: "/api",
         operation: "api",
-        handler: createHarborRouter({
-          auth,
-          projects,
-          registries: null,
-          addresses,
-          clock,
-          version: "0.0.1-test",
-          storageProvider: "filesystem",
-          health: async () => [
-            { name: "database", status: "healthy" },
-            { name: "core", status: "healthy" },
-          ],
-        }),
+        handler: createHarborRouter(
+          {
+            auth,
+            projects,
+            registries: further.registries ?? null,
+            addresses,
+            clock,
+            version: "0.0.1-test",
+            storageProvider: "filesystem",
+            health: async () => [
+              { name: "database", status: "healthy" },
+              { name: "core", status: "healthy" },
+            ],
+          },
+          further.routers,
+        ),
       },
     ],
   });
