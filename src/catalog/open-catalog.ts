@@ -88,7 +88,7 @@ export function createCatalog(options: CatalogOptions): Catalog {
       writer: writer.stats(),
     }),
     close: () => {
-      for (const cache of Object.values(caches)) cache.close();
+      for (const cache of Object.values(caches)) cache.clear();
     },
   };
 }

@@ -4,6 +4,7 @@
  * its own last heartbeat too.
  */
 import { z } from "zod";
+import { SlipwayError } from "../core/errors.ts";
 import type { Group, Kv } from "./kv.ts";
 
 const Member = z.object({
@@ -126,10 +127,11 @@ export class Members {
   }
 
   async #write(): Promise<Beat> {
+    // Written after leave, a heartbeat would keep the dead alive.
+    if (this.#left) throw new SlipwayError("DRAINING");
     const startedAt = performance.now();
     const member: Member = { ...this.#info, features: [...this.#features] };
-    // Nothing is written after leave: a heartbeat that overtakes it would keep the dead alive.
-    const entries = this.#left ? await this.#group.list() : await this.#group.put(this.bootId, JSON.stringify(member), this.deadMs);
+    const entries = await this.#group.put(this.bootId, JSON.stringify(member), this.deadMs);
     const beat: Beat = { members: parse(entries), startedAt, gapMs: startedAt - this.#lastBeatAt };
     this.#known = beat.members;
     this.#lastBeatAt = startedAt;

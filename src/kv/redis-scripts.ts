@@ -66,6 +66,9 @@ export const GROUP_PUT: RedisScript = {
   keys: 2,
   lua: `${NOW}redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
+local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+redis.call('PEXPIREAT', KEYS[1], last)
+redis.call('PEXPIREAT', KEYS[2], last)
 ${GROUP_LIST}`,
 };
 

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
+import { isSlipwayError } from "../../src/core/errors.ts";
 import type { Kv } from "../../src/kv/kv.ts";
 import { Members } from "../../src/kv/members.ts";
 import { openKv } from "../../src/kv/open-kv.ts";
@@ -47,7 +48,7 @@ for (const driver of ["redis", "postgres"]) {
       (await one.list()).map((member) => member.bootId),
       [one.bootId],
     );
-    await two.beat();
+    await assert.rejects(two.beat(), (error) => isSlipwayError(error, "DRAINING"));
     assert.equal((await one.list()).length, 1, "a heartbeat after leave brought it back");
     await one.leave();
   });

@@ -1,20 +1,40 @@
-/** Invalidation channels of several "processes" in one test. */
-import type { Invalidations } from "../../src/auth/invalidations.ts";
+/** The real channel of invalidations, for as many "processes" as a test wants. */
+import { randomBytes } from "node:crypto";
+import { InvalidationBus } from "../../src/catalog/cache/invalidation-bus.ts";
+import type { Database } from "../../src/db/pool.ts";
+import { Members } from "../../src/kv/members.ts";
+import { openKv } from "../../src/kv/open-kv.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { testRedisUrl } from "./services.ts";
 
-export class TestBusHub {
-  readonly #listeners = new Set<(scopes: readonly string[]) => void>();
-  trusted = true;
+interface Cleanable {
+  after(fn: () => Promise<void> | void): void;
+}
 
-  open(): Invalidations {
-    return {
-      publish: async (scopes) => {
-        for (const listener of this.#listeners) listener(scopes);
-      },
-      trusted: () => this.trusted,
-      subscribe: (listener) => {
-        this.#listeners.add(listener);
-        return () => this.#listeners.delete(listener);
-      },
-    };
+/** Without a database, over Redis. */
+export async function openTestBuses(t: Cleanable, count: number, database: Database | null = null): Promise<InvalidationBus[]> {
+  const prefix = `test:${randomBytes(6).toString("hex")}:`;
+  const buses: InvalidationBus[] = [];
+  for (let index = 0; index < count; index += 1) {
+    const kv = await openKv(
+      database === null
+        ? { redisUrl: await testRedisUrl(), database: null as unknown as Database, prefix }
+        : { redisUrl: null, database, prefix },
+    );
+    const members = await Members.join(kv, { bootId: randomBytes(6).toString("hex"), host: "test", address: null, roles: [] });
+    const bus = await InvalidationBus.open({ kv, members, logger: silentLogger });
+    buses.push(bus);
+    t.after(async () => {
+      await bus.close();
+      await members.leave();
+      await kv.close();
+    });
   }
+  return buses;
+}
+
+export async function testBus(t: Cleanable): Promise<InvalidationBus> {
+  const [bus] = await openTestBuses(t, 1);
+  if (!bus) throw new Error("no bus");
+  return bus;
 }

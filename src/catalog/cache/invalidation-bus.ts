@@ -22,6 +22,7 @@ import { sleep } from "../../core/clock.ts";
 import type { Kv, Subscription } from "../../kv/kv.ts";
 import type { Beat, Members } from "../../kv/members.ts";
 import type { Logger } from "../../telemetry/logger.ts";
+import { Acknowledgements } from "./acknowledgements.ts";
 import { BROADCAST, inboxOf, parseBusMessage, splitScopes } from "./bus-messages.ts";
 import type { BusMessage } from "./bus-messages.ts";
 import { Generations } from "./generations.ts";
@@ -45,14 +46,6 @@ export interface InvalidationBusStats {
   readonly joins: number;
   readonly sendFailures: number;
   readonly scopes: number;
-}
-
-interface Pending {
-  /** Peers whose answer is missing; null until this process has joined and knows them. */
-  waiting: Set<string> | null;
-  readonly acked: Set<string>;
-  sent: boolean;
-  readonly finish: () => void;
 }
 
 interface Batch {
@@ -81,7 +74,7 @@ export class InvalidationBus {
   readonly #aliveMs: number;
   /** Peers, with the moment of the last sign of life that did not come from the list. */
   readonly #peers = new Map<string, number>();
-  readonly #pending = new Map<number, Pending>();
+  readonly #acks: Acknowledgements;
   readonly #scopeListeners = new Set<(scopes: readonly string[]) => void>();
   readonly #resetListeners = new Set<() => void>();
   readonly #subscriptions: Subscription[] = [];
@@ -89,7 +82,6 @@ export class InvalidationBus {
   readonly #readyChannels = new Set<string>();
   #stopBeats: () => void = () => undefined;
   #batch: Batch | null = null;
-  #sequence = 0;
   /** Joining: the number of the attempt, and who answered its hello. */
   #attempt = 0;
   #registered = false;
@@ -114,6 +106,11 @@ export class InvalidationBus {
     this.#logger = options.logger;
     this.#id = options.members.bootId;
     this.#aliveMs = (options.members.deadMs * 5) / 6;
+    this.#acks = new Acknowledgements(ACK_LIMIT_MS, (missing) => {
+      this.#unacknowledged += missing;
+      // Perhaps the list knows by now that they are dead; the next publisher need not wait for them.
+      void this.#members.beat().catch(() => undefined);
+    });
   }
 
   /** Resolves when joined, or when the wait is over; until joined nothing cached is trusted. */
@@ -155,17 +152,13 @@ export class InvalidationBus {
     return this.#batch.done;
   }
 
-  /** Told of every invalidation, from here or elsewhere; and when everything known from before may be outdated. */
-  subscribe(onScopes: (scopes: readonly string[]) => void, onReset?: () => void): () => void {
-    this.#scopeListeners.add(onScopes);
-    if (onReset) this.#resetListeners.add(onReset);
-    return () => {
-      this.#scopeListeners.delete(onScopes);
-      if (onReset) this.#resetListeners.delete(onReset);
-    };
+  /** Told of every invalidation, from here or elsewhere. Returns how to stop. */
+  subscribe(listener: (scopes: readonly string[]) => void): () => void {
+    this.#scopeListeners.add(listener);
+    return () => void this.#scopeListeners.delete(listener);
   }
 
-  /** Told when messages may have been missed: drop everything. Returns how to stop. */
+  /** Told when everything known from before may be outdated. Returns how to stop. */
   onReset(listener: () => void): () => void {
     this.#resetListeners.add(listener);
     return () => void this.#resetListeners.delete(listener);
@@ -193,7 +186,7 @@ export class InvalidationBus {
     clearTimeout(this.#beaconTimer);
     this.#stopBeats();
     this.#wakeJoin();
-    for (const pending of this.#pending.values()) pending.finish();
+    this.#acks.finishAll();
     await this.#send(BROADCAST, { t: "bye", from: this.#id });
     await this.#members.withdrawFeature(FEATURE).catch(() => undefined);
     for (const subscription of this.#subscriptions) await subscription.close();
@@ -206,37 +199,13 @@ export class InvalidationBus {
   }
 
   #deliver(scopes: string[] | null): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#sequence += 1;
-    const n = this.#sequence;
-    const timer = setTimeout(() => {
-      this.#unacknowledged += pending.waiting?.size ?? 1;
-      // Perhaps the list knows by now that they are dead; the next publisher need not wait for them.
-      void this.#members.beat().catch(() => undefined);
-      pending.finish();
-    }, ACK_LIMIT_MS);
-    const pending: Pending = {
-      waiting: this.#joined ? new Set(this.#peers.keys()) : null,
-      acked: new Set(),
-      sent: false,
-      finish: () => {
-        clearTimeout(timer);
-        this.#pending.delete(n);
-        resolve();
-      },
-    };
-    this.#pending.set(n, pending);
-    void this.#send(BROADCAST, { t: "drop", from: this.#id, n, scopes }).then((sent) => {
-      pending.sent = sent;
-      if (!sent) this.#keepUnsent(scopes);
-      this.#settle(pending);
+    const wait = this.#acks.expect(this.#joined ? this.#peers.keys() : null);
+    void this.#send(BROADCAST, { t: "drop", from: this.#id, n: wait.n, scopes }).then((sent) => {
+      if (sent) wait.sent();
+      else this.#keepUnsent(scopes);
     });
-    if (this.#peers.size === 0 && this.trusted()) pending.finish();
-    return promise;
-  }
-
-  #settle(pending: Pending): void {
-    if (pending.sent && pending.waiting?.size === 0) pending.finish();
+    if (this.#peers.size === 0 && this.trusted()) wait.finish();
+    return wait.done;
   }
 
   #keepUnsent(scopes: readonly string[] | null): void {
@@ -270,7 +239,7 @@ export class InvalidationBus {
         void this.#send(inboxOf(message.from), { t: "known", from: this.#id, n: message.n });
         break;
       case "ack":
-        this.#onAck(message.from, message.n);
+        this.#acks.answer(message.from, message.n);
         break;
       case "known":
         if (message.n === this.#attempt) this.#knownBy.add(message.from);
@@ -280,14 +249,6 @@ export class InvalidationBus {
       case "beacon":
         break;
     }
-  }
-
-  #onAck(from: string, n: number): void {
-    const pending = this.#pending.get(n);
-    if (!pending) return;
-    pending.acked.add(from);
-    pending.waiting?.delete(from);
-    this.#settle(pending);
   }
 
   #onBeacon(at: number): void {
@@ -330,10 +291,7 @@ export class InvalidationBus {
 
   #removePeer(id: string): void {
     this.#peers.delete(id);
-    for (const pending of this.#pending.values()) {
-      pending.waiting?.delete(id);
-      this.#settle(pending);
-    }
+    this.#acks.gone(id);
     this.#tryFinishJoin();
   }
 
@@ -378,10 +336,7 @@ export class InvalidationBus {
     this.#reset();
     this.#joined = true;
     this.#wakeJoin();
-    for (const pending of this.#pending.values()) {
-      pending.waiting ??= new Set([...this.#peers.keys()].filter((id) => !pending.acked.has(id)));
-      this.#settle(pending);
-    }
+    this.#acks.know(this.#peers.keys());
     this.#beacon();
   }
 

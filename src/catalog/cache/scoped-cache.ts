@@ -1,218 +1,259 @@
 /**
- * A bounded cache in memory whose entries belong to scopes. A look is one map access and two comparisons; a load is shared by all who ask meanwhile,
- * has a deadline of its own, and is not kept when its scope was invalidated while it ran. Entries near their end are loaded anew
- * behind the answer, so that a hot name never waits.
+ * A bounded cache in memory whose entries belong to scopes. A look costs one map access and a few comparisons. A load is shared by all who
+ * ask meanwhile, runs under its own deadline whoever goes away, and is kept only when no invalidation came while it ran. What has passed
+ * its TTL is served while it is loaded anew, so that a hot name never waits.
  */
 import { LRUCache } from "lru-cache";
 import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
+import type { Generations, Ticket } from "./generations.ts";
+import { LoadGate } from "./load-gate.ts";
 
-export interface ScopedCacheOptions<Value> {
+export interface ScopedCacheOptions<V> {
   readonly name: string;
   readonly maxBytes: number;
+  readonly maxEntries?: number;
+  /** Of the value alone; key and bookkeeping are added. */
+  readonly sizeOf: (value: V) => number;
   readonly ttlMs: number;
-  /** Beyond the TTL it is served while it is loaded anew. */
+  /** How long after its TTL a value is served while it is loaded anew. */
   readonly staleMs: number;
+  /** How long it is remembered that there is no such thing. */
   readonly negativeTtlMs: number;
   readonly loadTimeoutMs: number;
   readonly maxConcurrentLoads: number;
-  /** How long what no invalidation has dropped is valid while the database is away. */
+  /** How long after its last load a value that no invalidation has dropped is served while the database is away. */
   readonly staleOnDbErrorMs: number;
-  readonly sizeOf: (value: Value) => number;
 }
 
-/** What the cache needs of the invalidation bus. */
-export interface CacheBus {
-  trusted(): boolean;
-  subscribe(listener: (scopes: readonly string[]) => void): () => void;
-  onReset(listener: () => void): () => void;
+/** What a cache needs of the invalidation bus. */
+export interface CacheGuard {
+  readonly generations: Generations;
+  trusted(now?: number): boolean;
 }
 
-interface Entry<Value> {
-  /** Null: known to be absent. */
-  readonly value: Value | null;
-  readonly scope: string;
-  readonly freshUntil: number;
-  readonly loadedAt: number;
-}
+/** A scope, or all scopes that the value depends on. */
+export type Scopes = string | readonly string[];
 
-interface Flight<Value> {
-  readonly promise: Promise<Value | null>;
-  readonly scope: string;
-  isDirty: boolean;
-}
+export type Loader<V> = (signal: AbortSignal) => Promise<V | null>;
 
-export interface CacheStats {
+export interface ScopedCacheStats {
   readonly hits: number;
   readonly misses: number;
   readonly stale: number;
   readonly negative: number;
   readonly coalesced: number;
+  readonly loads: number;
+  readonly failures: number;
+  /** Loads whose result was outdated when it came. */
+  readonly conflicts: number;
   readonly staleOnError: number;
   readonly entries: number;
   readonly bytes: number;
 }
 
-const NEGATIVE_BYTES = 128;
-const JITTER = 0.1;
+interface Entry<V> {
+  readonly value: V | null;
+  readonly ticket: Ticket;
+  readonly loadedAt: number;
+  readonly freshUntil: number;
+  readonly size: number;
+}
 
-export class ScopedCache<Value> {
-  readonly #options: ScopedCacheOptions<Value>;
-  readonly #bus: CacheBus;
-  readonly #entries: LRUCache<string, Entry<Value>>;
-  readonly #keysOf = new Map<string, Set<string>>();
-  readonly #flights = new Map<string, Flight<Value>>();
-  readonly #unsubscribe: (() => void)[];
+interface Flight<V> {
+  readonly ticket: Ticket;
+  readonly result: Promise<V | null>;
+  /** Begins when this one has ended, for those who may not share it. */
+  next: Promise<V | null> | null;
+}
+
+const JITTER = 0.1;
+const ENTRY_BYTES = 250;
+/** While the database is away one load in this time asks for it; the others take what is known. */
+const AWAY_MS = 1_000;
+const WAITING_LOADS_PER_RUNNING = 64;
+
+export class ScopedCache<V> {
+  readonly name: string;
+  readonly #options: ScopedCacheOptions<V>;
+  readonly #guard: CacheGuard;
+  readonly #generations: Generations;
+  readonly #entries: LRUCache<string, Entry<V>>;
+  readonly #flights = new Map<string, Flight<V>>();
+  readonly #gate: LoadGate;
+  #clears = 0;
+  #awayUntil = 0;
   #hits = 0;
   #misses = 0;
   #stale = 0;
   #negative = 0;
   #coalesced = 0;
+  #loads = 0;
+  #failures = 0;
+  #conflicts = 0;
   #staleOnError = 0;
 
-  constructor(options: ScopedCacheOptions<Value>, bus: CacheBus) {
+  constructor(options: ScopedCacheOptions<V>, guard: CacheGuard) {
+    this.name = options.name;
     this.#options = options;
-    this.#bus = bus;
-    this.#entries = new LRUCache<string, Entry<Value>>({
+    this.#guard = guard;
+    this.#generations = guard.generations;
+    this.#gate = new LoadGate(options.maxConcurrentLoads, options.maxConcurrentLoads * WAITING_LOADS_PER_RUNNING);
+    this.#entries = new LRUCache<string, Entry<V>>({
       maxSize: Math.max(1, options.maxBytes),
-      sizeCalculation: (entry) => (entry.value === null ? NEGATIVE_BYTES : Math.max(1, options.sizeOf(entry.value))),
-      dispose: (entry, key) => this.#forget(entry.scope, key),
+      sizeCalculation: (entry) => entry.size,
+      ...(options.maxEntries !== undefined && { max: options.maxEntries }),
     });
-    this.#unsubscribe = [
-      bus.subscribe((scopes) => {
-        for (const scope of scopes) this.invalidateScope(scope);
-      }),
-      bus.onReset(() => this.clear()),
-    ];
   }
 
-  /** Hot path: fresh and trusted, or undefined. An entry that is fresh still but not for long is best asked for by load. */
-  peek(key: string): Value | undefined {
+  /** Hot path: the value when it is fresh, current and to be trusted. */
+  peek(key: string): V | undefined {
     const entry = this.#entries.get(key);
-    if (entry === undefined || entry.value === null || performance.now() >= entry.freshUntil || !this.#bus.trusted()) return undefined;
+    if (entry === undefined || entry.value === null) return undefined;
+    const now = performance.now();
+    if (now >= entry.freshUntil || !this.#guard.trusted(now) || !this.#generations.isCurrent(entry.ticket)) return undefined;
     this.#hits += 1;
     return entry.value;
   }
 
-  async load(key: string, scope: string, loader: (signal: AbortSignal) => Promise<Value | null>): Promise<Value | null> {
-    const entry = this.#entries.get(key);
-    if (entry !== undefined && this.#bus.trusted()) {
-      const age = performance.now() - entry.freshUntil;
-      if (age < 0) {
+  /** Null when there is no such thing. The loader gets a signal of its own: it works for everybody who waits. */
+  load(key: string, scopes: Scopes, loader: Loader<V>): Promise<V | null> {
+    const now = performance.now();
+    const entry = this.#current(key);
+    if (entry && this.#guard.trusted(now)) {
+      if (now < entry.freshUntil) {
         if (entry.value === null) this.#negative += 1;
         else this.#hits += 1;
-        return entry.value;
+        return Promise.resolve(entry.value);
       }
-      if (age < this.#options.staleMs && entry.value !== null) {
+      if (entry.value !== null && now < entry.freshUntil + this.#options.staleMs) {
         this.#stale += 1;
-        this.#share(key, scope, loader).catch(() => undefined);
-        return entry.value;
+        if (now >= this.#awayUntil) this.#share(key, scopes, loader).catch(() => undefined);
+        return Promise.resolve(entry.value);
       }
+    }
+    if (now < this.#awayUntil) {
+      const known = this.#known(key, now);
+      if (known !== undefined) return Promise.resolve(known);
+    } else if (this.#awayUntil > 0) {
+      // This one asks whether the database is back; the others need not wait for the answer.
+      this.#awayUntil = now + this.#options.loadTimeoutMs + AWAY_MS;
     }
     this.#misses += 1;
-    try {
-      return await this.#share(key, scope, loader);
-    } catch (error) {
-      return this.#known(key, error);
-    }
+    return this.#share(key, scopes, loader).catch((error: unknown) => this.#fallBack(key, error));
   }
 
-  set(key: string, scope: string, value: Value | null): void {
-    const { ttlMs, negativeTtlMs } = this.#options;
+  /** To be taken before reading what is then given to set. */
+  ticket(scopes: Scopes): Ticket {
+    return this.#generations.ticket(scopes);
+  }
+
+  /** Keeps a value that was read after the ticket was taken; false when it is outdated already. */
+  set(key: string, ticket: Ticket, value: V | null): boolean {
+    if (!this.#generations.isCurrent(ticket)) return false;
+    const { ttlMs, negativeTtlMs, sizeOf } = this.#options;
     const ttl = (value === null ? negativeTtlMs : ttlMs) * (1 - JITTER + 2 * JITTER * Math.random());
     const loadedAt = performance.now();
-    this.#entries.delete(key);
-    this.#entries.set(key, { value, scope, freshUntil: loadedAt + ttl, loadedAt });
-    if (!this.#entries.has(key)) return;
-    const keys = this.#keysOf.get(scope);
-    if (keys) keys.add(key);
-    else this.#keysOf.set(scope, new Set([key]));
+    const size = ENTRY_BYTES + 2 * key.length + (value === null ? 0 : Math.max(0, sizeOf(value)));
+    this.#entries.set(key, { value, ticket, loadedAt, freshUntil: loadedAt + ttl, size });
+    return true;
   }
 
+  /** In this process only; what changes for all is published on the bus. */
   invalidateScope(scope: string): void {
-    for (const flight of this.#flights.values()) if (flight.scope === scope) flight.isDirty = true;
-    for (const key of [...(this.#keysOf.get(scope) ?? [])]) this.#entries.delete(key);
+    this.#generations.bump(scope);
   }
 
+  /** Also what is being loaded is not kept. */
   clear(): void {
-    for (const flight of this.#flights.values()) flight.isDirty = true;
+    this.#clears += 1;
     this.#entries.clear();
-    this.#keysOf.clear();
+    this.#flights.clear();
   }
 
-  stats(): CacheStats {
+  stats(): ScopedCacheStats {
     return {
       hits: this.#hits,
       misses: this.#misses,
       stale: this.#stale,
       negative: this.#negative,
       coalesced: this.#coalesced,
+      loads: this.#loads,
+      failures: this.#failures,
+      conflicts: this.#conflicts,
       staleOnError: this.#staleOnError,
       entries: this.#entries.size,
       bytes: this.#entries.calculatedSize,
     };
   }
 
-  close(): void {
-    for (const unsubscribe of this.#unsubscribe) unsubscribe();
-    this.clear();
+  /** What no invalidation has dropped; what one has dropped gives its memory back. */
+  #current(key: string): Entry<V> | undefined {
+    const entry = this.#entries.get(key);
+    if (!entry || this.#generations.isCurrent(entry.ticket)) return entry;
+    this.#entries.delete(key);
+    return undefined;
   }
 
-  #share(key: string, scope: string, loader: (signal: AbortSignal) => Promise<Value | null>): Promise<Value | null> {
-    const running = this.#flights.get(key);
-    // A load that began before an invalidation may bring back what was true then.
-    if (running && !running.isDirty && this.#bus.trusted()) {
-      this.#coalesced += 1;
-      return running.promise;
-    }
-    if (this.#flights.size >= this.#options.maxConcurrentLoads * 16) throw new SlipwayError("OVERLOADED", { retryAfterSeconds: 1 });
-    const flight: { promise: Promise<Value | null>; scope: string; isDirty: boolean } = {
-      promise: Promise.resolve(null),
-      scope,
-      isDirty: false,
-    };
-    flight.promise = this.#run(key, loader, flight).finally(() => {
+  /** One load for all who ask, unless it began before something that this asker must see. */
+  #share(key: string, scopes: Scopes, loader: Loader<V>): Promise<V | null> {
+    const flight = this.#flights.get(key);
+    if (!flight || !this.#generations.isCurrent(flight.ticket)) return this.#start(key, scopes, loader);
+    this.#coalesced += 1;
+    if (this.#guard.trusted()) return flight.result;
+    // An invalidation may be on its way here: only a load that begins from now on is sure to see what it is about.
+    flight.next ??= flight.result.then(
+      () => this.#start(key, scopes, loader),
+      () => this.#start(key, scopes, loader),
+    );
+    return flight.next;
+  }
+
+  #start(key: string, scopes: Scopes, loader: Loader<V>): Promise<V | null> {
+    const ticket = this.#generations.ticket(scopes);
+    const result = this.#run(key, ticket, loader).finally(() => {
       if (this.#flights.get(key) === flight) this.#flights.delete(key);
     });
+    const flight: Flight<V> = { ticket, result, next: null };
     this.#flights.set(key, flight);
-    return flight.promise;
+    return result;
   }
 
-  async #run(
-    key: string,
-    loader: (signal: AbortSignal) => Promise<Value | null>,
-    flight: { readonly scope: string; readonly isDirty: boolean },
-  ): Promise<Value | null> {
+  async #run(key: string, ticket: Ticket, loader: Loader<V>): Promise<V | null> {
+    const clears = this.#clears;
     const deadline = new AbortController();
-    const timer = setTimeout(
-      () =>
-        deadline.abort(new SlipwayError("DATABASE_UNAVAILABLE", { message: "looking something up took too long", retryAfterSeconds: 2 })),
-      this.#options.loadTimeoutMs,
-    );
-    const late = new Promise<never>((_, reject) => {
-      deadline.signal.addEventListener("abort", () => reject(deadline.signal.reason), { once: true });
-    });
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      const error = new SlipwayError("DATABASE_UNAVAILABLE", { message: `${this.name}: a lookup took too long`, retryAfterSeconds: 2 });
+      deadline.abort(error);
+      late.reject(error);
+    }, this.#options.loadTimeoutMs);
+    this.#loads += 1;
     try {
-      const value = await Promise.race([loader(deadline.signal), late]);
-      if (!flight.isDirty) this.set(key, flight.scope, value);
+      const work = this.#gate.run(() => loader(deadline.signal), deadline.signal);
+      const value = await Promise.race([work, late.promise]);
+      this.#awayUntil = 0;
+      if (clears !== this.#clears || !this.set(key, ticket, value)) this.#conflicts += 1;
       return value;
+    } catch (error) {
+      this.#failures += 1;
+      if (isSlipwayError(error, "DATABASE_UNAVAILABLE")) this.#awayUntil = performance.now() + AWAY_MS;
+      throw error;
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** The database is away: what nobody has revoked holds on for a bounded time. */
-  #known(key: string, error: unknown): Value | null {
-    const entry = this.#entries.get(key);
-    const isAway = isSlipwayError(error, "DATABASE_UNAVAILABLE");
-    if (!isAway || entry === undefined || entry.value === null || performance.now() - entry.loadedAt > this.#options.staleOnDbErrorMs)
-      throw error;
-    this.#staleOnError += 1;
-    return entry.value;
+  #fallBack(key: string, error: unknown): V {
+    const known = isSlipwayError(error, "DATABASE_UNAVAILABLE") ? this.#known(key, performance.now()) : undefined;
+    if (known === undefined) throw error;
+    return known;
   }
 
-  #forget(scope: string, key: string): void {
-    const keys = this.#keysOf.get(scope);
-    keys?.delete(key);
-    if (keys?.size === 0) this.#keysOf.delete(scope);
+  /** For the time that the database is away. */
+  #known(key: string, now: number): V | undefined {
+    const entry = this.#current(key);
+    if (!entry || entry.value === null || now > entry.loadedAt + this.#options.staleOnDbErrorMs) return undefined;
+    this.#staleOnError += 1;
+    return entry.value;
   }
 }
