@@ -2,6 +2,9 @@
 import { spawn, spawnSync } from "node:child_process";
 import { connect } from "node:net";
 
+/** The environment that the bootstrap gives to a server. */
+export const STARTED_AS = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
+
 export interface LoadRequest {
   readonly port: number;
   readonly path: string;

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { OciClient, randomContent } from "../support/oci-client.ts";
 import { ADMIN, registryBacking } from "../support/registry-server.ts";
 import { freePort } from "../support/slipway.ts";
-import { cpuSeconds, hasWrk, load, median } from "./http-load.ts";
+import { STARTED_AS, cpuSeconds, hasWrk, load, median } from "./http-load.ts";
 import type { LoadResult } from "./http-load.ts";
 import type { BareAnswer, ProcessOptions } from "./http-process.ts";
 
@@ -33,7 +33,7 @@ async function start(label: string, options: ProcessOptions): Promise<Server> {
   // The log goes to a file, as it would in production; the terminal is not what is measured.
   const log = openSync(join(backing.dataDir, `${label.replaceAll(/\W+/g, "-")}.log`), "w");
   const child = fork(new URL("./http-process.ts", import.meta.url), {
-    env: { ...process.env, SLIPWAY_BENCH_PROCESS: JSON.stringify(options) },
+    env: { ...STARTED_AS, ...process.env, SLIPWAY_BENCH_PROCESS: JSON.stringify(options) },
     stdio: ["ignore", log, "inherit", "ipc"],
   });
   closeSync(log);
