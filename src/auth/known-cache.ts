@@ -25,7 +25,7 @@ export interface Loaded<Value> {
 
 interface Entry<Value> extends Loaded<Value> {
   readonly confirmedAt: number;
-  /** Counts the times at which the channel was lost; an entry from before the last loss is not trusted. */
+  /** Counts the times at which messages were lost; what was read before the last loss is not trusted. */
   readonly epoch: number;
 }
 
@@ -46,9 +46,8 @@ export class KnownCache<Value extends object | number> {
   /** The newest load of each key, which others may join. */
   readonly #joinable = new Map<string, Flight<Value>>();
   readonly #flights = new Set<Omit<Flight<Value>, "promise">>();
-  readonly #unsubscribe: () => void;
+  readonly #unsubscribe: readonly (() => void)[];
   #epoch = 0;
-  #wasTrusted = true;
   #hits = 0;
   #loads = 0;
   #staleUses = 0;
@@ -61,7 +60,12 @@ export class KnownCache<Value extends object | number> {
       max: options.maxEntries,
       dispose: (entry, key) => this.#forgetScopes(entry.scopes, key),
     });
-    this.#unsubscribe = options.invalidations.subscribe((scopes) => this.#invalidate(scopes));
+    this.#unsubscribe = [
+      options.invalidations.subscribe((scopes) => this.#invalidate(scopes)),
+      options.invalidations.onReset(() => {
+        this.#epoch += 1;
+      }),
+    ];
   }
 
   /** Synchronous, from memory: undefined when the value must be loaded. */
@@ -80,8 +84,8 @@ export class KnownCache<Value extends object | number> {
     const known = this.peek(key);
     if (known !== undefined) return known;
     const running = this.#joinable.get(key);
-    // A load that began before an invalidation or a loss of the channel may bring back what was true then.
-    if (running && running.epoch === this.#currentEpoch() && running.dropped.size === 0 && this.#options.invalidations.trusted()) {
+    // A load that began before an invalidation, or before one that has not arrived yet, may bring back what was true then.
+    if (running && running.epoch === this.#epoch && running.dropped.size === 0 && this.#options.invalidations.trusted()) {
       return await running.promise;
     }
     return await this.#start(key, loader);
@@ -92,14 +96,14 @@ export class KnownCache<Value extends object | number> {
   }
 
   close(): void {
-    this.#unsubscribe();
+    for (const unsubscribe of this.#unsubscribe) unsubscribe();
     this.#entries.clear();
   }
 
   async #start(key: string, loader: () => Promise<Loaded<Value> | null>): Promise<Value | null> {
     this.#loads += 1;
     const dropped = new Set<string>();
-    const epoch = this.#currentEpoch();
+    const epoch = this.#epoch;
     const startedAt = this.#options.clock.now();
     const promise = this.#run(key, loader, { dropped, epoch, startedAt });
     const flight: Flight<Value> = { promise, epoch, dropped, startedAt };
@@ -121,7 +125,7 @@ export class KnownCache<Value extends object | number> {
         return null;
       }
       const outdated =
-        flight.epoch !== this.#currentEpoch() ||
+        flight.epoch !== this.#epoch ||
         loaded.scopes.some((scope) => flight.dropped.has(scope)) ||
         flight.startedAt < (this.#entries.peek(key)?.confirmedAt ?? flight.startedAt);
       if (!outdated) this.#store(key, { ...loaded, confirmedAt: flight.startedAt, epoch: flight.epoch });
@@ -145,17 +149,8 @@ export class KnownCache<Value extends object | number> {
   }
 
   #isFresh(entry: Entry<Value>): boolean {
-    return (
-      entry.epoch === this.#currentEpoch() && this.#wasTrusted && this.#options.clock.now() - entry.confirmedAt < this.#options.freshMs
-    );
-  }
-
-  /** Notices the loss of the channel at the next use. */
-  #currentEpoch(): number {
-    const trusted = this.#options.invalidations.trusted();
-    if (!trusted && this.#wasTrusted) this.#epoch += 1;
-    this.#wasTrusted = trusted;
-    return this.#epoch;
+    const { invalidations, clock, freshMs } = this.#options;
+    return entry.epoch === this.#epoch && invalidations.trusted() && clock.now() - entry.confirmedAt < freshMs;
   }
 
   #store(key: string, entry: Entry<Value>): void {

@@ -84,42 +84,18 @@ export function createAuth(options: AuthOptions): Auth {
     projectCreationAdminOnly: config.adminOnly,
     cache: { ...cache, maxEntries: config.maxRoles ?? 100_000 },
   });
-  const signingKeys = new SigningKeys({
-    database,
-    encryption: options.encryption,
-    clock,
-    logger,
-    tokenTtlMs: config.tokenTtlSeconds * 1000,
-    ...(config.keyRefreshMs === undefined ? {} : { refreshMs: config.keyRefreshMs }),
-    ...(config.keyRotateAfterMs === undefined ? {} : { rotateAfterMs: config.keyRotateAfterMs }),
-  });
+  const signingKeys = createSigningKeys(options);
   const tokens = new Tokens(signingKeys, { clock, ttlSeconds: config.tokenTtlSeconds });
   const throttle = new LoginThrottle({ clock });
-  const authenticator = new Authenticator({
-    accounts,
-    passwords,
-    robotSecrets,
-    tokens,
-    throttle,
-    clock,
-    logger,
-    ...(config.basicTtlMs === undefined ? {} : { basicTtlMs: config.basicTtlMs }),
-  });
-  const tokenService = new TokenService({
-    accounts,
-    authenticator,
-    decisions,
-    tokens,
-    refreshTokens: new RefreshTokens(database, clock),
-    mode: config.mode,
-    clock,
-  });
+  const basicTtl = config.basicTtlMs === undefined ? {} : { basicTtlMs: config.basicTtlMs };
+  const authenticator = new Authenticator({ accounts, passwords, robotSecrets, tokens, throttle, clock, logger, ...basicTtl });
+  const refreshTokens = new RefreshTokens(database, clock);
   const parts = { accounts, decisions, authenticator, passwords, throttle, tokens };
   return {
     registry: createRegistryAuth(authenticator, decisions, config.mode),
     authenticator,
     decisions,
-    tokenService,
+    tokenService: new TokenService({ ...parts, refreshTokens, mode: config.mode, clock }),
     tokens,
     signingKeys,
     users: new UserStore(database, bus),
@@ -132,11 +108,21 @@ export function createAuth(options: AuthOptions): Auth {
     config,
     stats: () => collectStats(parts),
     close() {
-      signingKeys.close();
-      accounts.close();
-      decisions.close();
+      for (const part of [signingKeys, accounts, decisions]) part.close();
     },
   };
+}
+
+function createSigningKeys({ database, encryption, clock, logger, config }: AuthOptions): SigningKeys {
+  return new SigningKeys({
+    database,
+    encryption,
+    clock,
+    logger,
+    tokenTtlMs: config.tokenTtlSeconds * 1000,
+    ...(config.keyRefreshMs === undefined ? {} : { refreshMs: config.keyRefreshMs }),
+    ...(config.keyRotateAfterMs === undefined ? {} : { rotateAfterMs: config.keyRotateAfterMs }),
+  });
 }
 
 function createRegistryAuth(authenticator: Authenticator, decisions: Decisions, mode: RegistryMode): RegistryAuth {

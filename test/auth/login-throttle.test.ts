@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { LoginThrottle } from "../../src/auth/login-throttle.ts";
 import { addUser, login, testAuth } from "../support/auth.ts";
 import { testDatabase } from "../support/services.ts";
-import { TestBusHub } from "../support/test-bus.ts";
+import { testBus } from "../support/test-bus.ts";
 
 function create(options: Partial<ConstructorParameters<typeof LoginThrottle>[0]> = {}): { throttle: LoginThrottle; time: { now: number } } {
   const time = { now: 1_000_000 };
@@ -110,7 +110,7 @@ test("a failed login is logged by a constant message with fields, without the pa
     error: () => undefined,
     warn: (fields: object, message: string) => void lines.push({ fields: fields as Record<string, unknown>, message }),
   };
-  const parts = testAuth(t, { database, bus: new TestBusHub().open(), logger });
+  const parts = testAuth(t, { database, bus: await testBus(t), logger });
   await addUser(parts, "alice");
   await assert.rejects(login(parts, "alice", "Wrong12345"), { code: "UNAUTHORIZED" });
   assert.deepEqual(lines, [

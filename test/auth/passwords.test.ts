@@ -6,7 +6,7 @@ import { generatePassword, isAcceptablePassword, Passwords } from "../../src/aut
 import { RobotSecrets } from "../../src/auth/robot-secrets.ts";
 import { addUser, login, testAuth } from "../support/auth.ts";
 import { testDatabase } from "../support/services.ts";
-import { TestBusHub } from "../support/test-bus.ts";
+import { testBus } from "../support/test-bus.ts";
 
 const CHEAP = { memory: 64, passes: 1, parallelism: 1 };
 
@@ -68,7 +68,7 @@ test("a robot's generated secret is checked fast, a chosen one like a password, 
 
 test("an unknown user costs the same check as a wrong password, and gets the same answer", async (t) => {
   const { database } = await testDatabase(t);
-  const parts = testAuth(t, { database, bus: new TestBusHub().open() });
+  const parts = testAuth(t, { database, bus: await testBus(t) });
   await addUser(parts, "alice");
   const attempt = async (username: string): Promise<{ error: unknown; verifications: number; dummies: number }> => {
     const before = parts.auth.passwords.stats();

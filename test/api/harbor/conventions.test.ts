@@ -3,13 +3,13 @@ import { test } from "node:test";
 import { parseQ } from "../../../api/harbor/list-params.ts";
 import { addUser, basic, startApi, testAuth } from "../../support/auth.ts";
 import { testDatabase } from "../../support/services.ts";
-import { TestBusHub } from "../../support/test-bus.ts";
+import { testBus } from "../../support/test-bus.ts";
 
 const USERS = "/api/v2.0/users";
 
 test("the API keeps Harbor's conventions", async (t) => {
   const { database } = await testDatabase(t);
-  const parts = testAuth(t, { database, bus: new TestBusHub().open() });
+  const parts = testAuth(t, { database, bus: await testBus(t) });
   await addUser(parts, "root", { sysadmin: true });
   for (const name of ["ann", "ben", "cid", "dan"]) await addUser(parts, name);
   const api = await startApi(t, parts);

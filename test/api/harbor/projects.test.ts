@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { addUser, basic, startApi, testAuth } from "../../support/auth.ts";
 import type { TestApi, TestAuth } from "../../support/auth.ts";
 import { testDatabase } from "../../support/services.ts";
-import { TestBusHub } from "../../support/test-bus.ts";
+import { testBus } from "../../support/test-bus.ts";
 
 const PROJECTS = "/api/v2.0/projects";
 
@@ -16,7 +16,7 @@ async function start(
   config: Parameters<typeof testAuth>[1]["config"] = {},
 ): Promise<{ api: TestApi; parts: TestAuth }> {
   const { database } = await testDatabase(t);
-  const parts = testAuth(t, { database, bus: new TestBusHub().open(), config });
+  const parts = testAuth(t, { database, bus: await testBus(t), config });
   await addUser(parts, "root", { sysadmin: true });
   for (const name of ["alice", "bob"]) await addUser(parts, name);
   return { api: await startApi(t, parts), parts };

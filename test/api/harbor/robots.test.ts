@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { addUser, basic, ORIGIN, startApi, testAuth } from "../../support/auth.ts";
 import { testDatabase } from "../../support/services.ts";
-import { TestBusHub } from "../../support/test-bus.ts";
+import { testBus } from "../../support/test-bus.ts";
 
 const ROBOTS = "/api/v2.0/robots";
 
 test("robots", async (t) => {
   const { database } = await testDatabase(t);
-  const parts = testAuth(t, { database, bus: new TestBusHub().open() });
+  const parts = testAuth(t, { database, bus: await testBus(t) });
   await addUser(parts, "root", { sysadmin: true });
   for (const name of ["alice", "bob"]) await addUser(parts, name);
   const api = await startApi(t, parts);

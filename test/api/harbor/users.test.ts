@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { addUser, basic, PASSWORD, startApi, testAuth } from "../../support/auth.ts";
 import type { TestApi, TestAuth } from "../../support/auth.ts";
 import { testDatabase } from "../../support/services.ts";
-import { TestBusHub } from "../../support/test-bus.ts";
+import { testBus } from "../../support/test-bus.ts";
 
 const USERS = "/api/v2.0/users";
 
@@ -11,7 +11,7 @@ async function start(t: {
   after(fn: () => Promise<void> | void): void;
 }): Promise<{ api: TestApi; parts: TestAuth; ids: { root: number; alice: number } }> {
   const { database } = await testDatabase(t);
-  const parts = testAuth(t, { database, bus: new TestBusHub().open() });
+  const parts = testAuth(t, { database, bus: await testBus(t) });
   const ids = { root: await addUser(parts, "root", { sysadmin: true }), alice: await addUser(parts, "alice") };
   return { api: await startApi(t, parts), parts, ids };
 }
