@@ -28,24 +28,21 @@ const TIMES = {
   maxConcurrentLoads: 64,
 } as const;
 
-/** Rough weight of an entry beside its content: map slots, key, dates. */
-const ENTRY_BYTES = 256;
+/** Rough weight of a value beside its bytes; the cache adds key and bookkeeping itself. */
+const OBJECT_BYTES = 200;
 
 export function createReaderCaches(bus: InvalidationBus, options: ReaderCacheOptions): ReaderCaches {
   const share = (part: number): number => Math.floor(options.maxBytes * part);
   const common = { ...TIMES, staleOnDbErrorMs: options.staleOnDbErrorMs };
   return {
-    projects: new ScopedCache<Project>(
-      { ...common, name: "projects", maxBytes: share(0.05), sizeOf: (project) => ENTRY_BYTES + 2 * project.name.length },
-      bus,
-    ),
-    tags: new ScopedCache<string>({ ...common, name: "tags", maxBytes: share(0.15), sizeOf: () => ENTRY_BYTES }, bus),
+    projects: new ScopedCache<Project>({ ...common, name: "projects", maxBytes: share(0.05), sizeOf: () => 4 * OBJECT_BYTES }, bus),
+    tags: new ScopedCache<string>({ ...common, name: "tags", maxBytes: share(0.15), sizeOf: () => OBJECT_BYTES }, bus),
     manifests: new ScopedCache<StoredManifest>(
-      { ...common, name: "manifests", maxBytes: share(0.4), sizeOf: (manifest) => ENTRY_BYTES + manifest.bytes.length },
+      { ...common, name: "manifests", maxBytes: share(0.4), sizeOf: (manifest) => OBJECT_BYTES + manifest.bytes.length },
       bus,
     ),
     blobs: new ScopedCache<StoredBlob>(
-      { ...common, name: "blobs", maxBytes: share(0.4), sizeOf: (blob) => ENTRY_BYTES + (blob.bytes?.length ?? 0) },
+      { ...common, name: "blobs", maxBytes: share(0.4), sizeOf: (blob) => OBJECT_BYTES + (blob.bytes?.length ?? 0) },
       bus,
     ),
   };
