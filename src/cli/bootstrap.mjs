@@ -140,7 +140,7 @@ function npmInstall() {
     const child = spawn(command, [...prefix, ...args], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
     let tail = "";
     const collect = (chunk) => {
-      tail = (tail + chunk).slice(-4_000);
+      tail = (tail + chunk).slice(-16_000);
     };
     child.stdout.on("data", collect);
     child.stderr.on("data", collect);
@@ -148,7 +148,16 @@ function npmInstall() {
     const progress = setInterval(() => say(`still installing (${Math.round((Date.now() - started) / 1000)} s)`), 5_000);
     const finish = (code, text) => {
       clearInterval(progress);
-      done({ code, tail: text.trim() });
+      // npm adds its whole usage to some errors; what is wrong comes before.
+      done({
+        code,
+        tail: text
+          .split(/^npm error Usage:$/m)[0]
+          .trim()
+          .split("\n")
+          .slice(-15)
+          .join("\n"),
+      });
     };
     child.once("error", (error) => finish(127, error.code === "ENOENT" ? "npm was not found on the PATH" : error.message));
     child.once("close", (code) => finish(code, tail));
