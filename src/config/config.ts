@@ -8,8 +8,11 @@ import { SlipwayError } from "../core/errors.ts";
 import { readSettings } from "./env.ts";
 import { ROLES } from "./schema.ts";
 import type { Role, Settings } from "./schema.ts";
+import type { ConfiguredUpstream } from "./upstreams.ts";
+import { checkHost } from "../proxy/registry-draft.ts";
 
 export type { Role } from "./schema.ts";
+export type { ConfiguredUpstream } from "./upstreams.ts";
 
 export interface TlsFiles {
   readonly certFile: string;
@@ -28,6 +31,10 @@ export interface Config {
   readonly encryptionKey: Buffer | null;
   readonly storage: StorageSettings;
   readonly settings: Settings;
+  /** Null without a configuration file: rows that came from one are left alone then. */
+  readonly upstreams: readonly ConfiguredUpstream[] | null;
+  /** Keys of the file that have no meaning here; to be logged once. */
+  readonly notices: readonly string[];
 }
 
 export type StorageSettings =
@@ -52,7 +59,7 @@ export interface LoadOptions {
 
 /** Throws CONFIG_INVALID whose detail is the list of problems, one line each, naming the key. */
 export function loadConfig(options: LoadOptions = {}): Config {
-  const { settings, problems } = readSettings(options.env);
+  const { settings, upstreams, problems, notices } = readSettings(options.env);
   const roles = parseRoles(options.roles ?? [], problems);
   const dataDir = resolve(settings.data.dir);
   const encryptionKey = parseEncryptionKey(settings, problems);
@@ -66,6 +73,8 @@ export function loadConfig(options: LoadOptions = {}): Config {
     encryptionKey,
     storage: parseStorage(settings, dataDir, problems),
     settings,
+    upstreams,
+    notices,
   };
   findContradictions(config, problems);
   if (problems.length > 0) {
@@ -137,13 +146,11 @@ function findContradictions(config: Config, problems: string[]): void {
   if (settings.redis.url !== null && !/^rediss?:\/\//.test(settings.redis.url)) {
     problems.push("REDIS_URL: expected redis:// or rediss://");
   }
-  for (const entry of settings.server.trusted_proxies) {
-    const [address = "", bits, ...rest] = entry.split("/");
-    const family = isIP(address);
-    if (family === 0 || rest.length > 0 || (bits !== undefined && !(/^\d+$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128)))) {
-      problems.push(`SLIPWAY_TRUSTED_PROXIES: expected addresses or CIDR ranges, found "${entry}"`);
-    }
-  }
+  findBadRanges("SLIPWAY_TRUSTED_PROXIES", settings.server.trusted_proxies, problems);
+  findBadRanges("SLIPWAY_UPSTREAM_DENY", settings.proxy.upstream_deny, problems);
+  const { mirror } = settings.proxy;
+  const mirrorProblem = mirror === null ? null : checkHost(mirror);
+  if (mirrorProblem !== null) problems.push(`SLIPWAY_MIRROR: ${mirrorProblem}, found "${mirror}"`);
   if (settings.temporal.port !== 0 && settings.temporal.port === settings.temporal.ui_port && config.temporal.mode === "embedded") {
     problems.push("SLIPWAY_TEMPORAL_UI_PORT: is the same as SLIPWAY_TEMPORAL_PORT");
   }
@@ -155,5 +162,15 @@ function findContradictions(config: Config, problems: string[]): void {
   const external = settings.server.external_url;
   if (external !== null && !/^https?:\/\/[^/]+\/?$/.test(external)) {
     problems.push("SLIPWAY_EXTERNAL_URL: expected http(s)://host[:port] without a path; registries have none");
+  }
+}
+
+function findBadRanges(key: string, entries: readonly string[], problems: string[]): void {
+  for (const entry of entries) {
+    const [address = "", bits, ...rest] = entry.split("/");
+    const family = isIP(address);
+    if (family === 0 || rest.length > 0 || (bits !== undefined && !(/^\d+$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128)))) {
+      problems.push(`${key}: expected addresses or CIDR ranges, found "${entry}"`);
+    }
   }
 }

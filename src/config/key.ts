@@ -44,6 +44,10 @@ export function int(fallback: number, rest: Rest<number>): Key<number> {
   return { kind: "int", default: fallback, ...rest };
 }
 
+export function number(fallback: number, rest: Rest<number>): Key<number> {
+  return { kind: "number", default: fallback, ...rest };
+}
+
 export function boolean(fallback: boolean, rest: Rest<boolean>): Key<boolean> {
   return { kind: "boolean", default: fallback, ...rest };
 }
@@ -85,7 +89,9 @@ export function parseText(key: Key<unknown>, text: string): { value: unknown } |
 
 function parseNumber(key: Key<unknown>, text: string): { value: number } | { problem: string } {
   const value = /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
-  if (Number.isNaN(value) || (key.kind === "int" && !Number.isSafeInteger(value))) return { problem: "expected a whole number" };
+  if (Number.isNaN(value) || (key.kind === "int" && !Number.isSafeInteger(value))) {
+    return { problem: `expected a ${key.kind === "int" ? "whole " : ""}number` };
+  }
   if (key.min !== undefined && value < key.min) return { problem: `expected at least ${key.min}` };
   if (key.max !== undefined && value > key.max) return { problem: `expected at most ${key.max}` };
   return { value };

@@ -2,7 +2,9 @@
  * Every setting of Slipway. The nesting is that of the TOML file; `env` is the variable that wins over it. docs/configuration.md is
  * generated from this table.
  */
-import { boolean, choice, int, list, optionalPath, optionalString, optionalUrl, path, string } from "./key.ts";
+import { TAG_MODES } from "../proxy/plan/policy.ts";
+import { DEFAULT_DENY } from "../upstream/address-guard.ts";
+import { boolean, choice, int, list, number, optionalPath, optionalString, optionalUrl, path, string } from "./key.ts";
 import type { Key } from "./key.ts";
 
 export const ROLES = ["proxy", "api", "replication", "refresh", "tuf", "maintenance"] as const;
@@ -186,6 +188,72 @@ export const SCHEMA = {
   },
   cache: {
     memory_mb: int(96, { env: "SLIPWAY_CACHE_MB", min: 8, unit: "MB", doc: "Memory of one process for manifests, small blobs and names." }),
+    max_gb: number(0, {
+      env: "SLIPWAY_CACHE_MAX_GB",
+      min: 0,
+      unit: "GiB",
+      doc: "Bytes that pulled-through content may take; what is over is evicted. 0 for no limit. Pushed content does not count.",
+    }),
+    eviction: choice(["lru", "lfu", "fifo"], "lru", {
+      env: "SLIPWAY_CACHE_EVICTION",
+      doc: "What goes first: `lru` what was not used for longest, `lfu` what was used least often, `fifo` what was fetched first.",
+    }),
+    retention_days: int(0, {
+      env: "SLIPWAY_CACHE_RETENTION_DAYS",
+      min: 0,
+      max: 3650,
+      unit: "d",
+      doc: "Pulled-through content that nobody used for so long is removed; 0 for never.",
+    }),
+  },
+  proxy: {
+    default_upstreams: boolean(false, {
+      env: "SLIPWAY_DEFAULT_UPSTREAMS",
+      doc: "The first start makes public proxy projects for docker.io, ghcr.io, quay.io, registry.k8s.io, gcr.io, mcr.microsoft.com and public.ecr.aws. They can be changed and removed afterwards.",
+    }),
+    mirror: optionalString({
+      env: "SLIPWAY_MIRROR",
+      doc: "A host such as docker.io: plain names that no project here has are pulled from it, as the registry-mirrors of dockerd send them. It becomes an upstream if it is none.",
+    }),
+    upstream_deny: list(DEFAULT_DENY, {
+      env: "SLIPWAY_UPSTREAM_DENY",
+      doc: "Addresses and CIDR ranges that no upstream may have, whoever names it. The default: link-local addresses and the metadata services of clouds.",
+    }),
+    mode: choice(TAG_MODES, "revalidate", {
+      env: "SLIPWAY_PROXY_MODE",
+      doc: "When upstream is asked about a tag that is here: `revalidate` once it is older than tag_ttl_seconds, `always-check` each time, `local-first` never, `offline` never, not even for what is not here. Each proxy project may have its own.",
+    }),
+    tag_ttl_seconds: int(60, {
+      env: "SLIPWAY_PROXY_TAG_TTL_SECONDS",
+      min: 0,
+      max: 31_536_000,
+      unit: "s",
+      doc: "A tag that upstream confirmed within this time is served without asking. Longer saves calls, shorter shows moved tags sooner.",
+    }),
+    max_stale_seconds: int(600, {
+      env: "SLIPWAY_PROXY_MAX_STALE_SECONDS",
+      min: 0,
+      max: 31_536_000,
+      unit: "s",
+      doc: "Beyond tag_ttl_seconds a tag is served at once and checked behind for so long; an older one waits up to 2 s for the check.",
+    }),
+    negative_seconds: int(30, {
+      env: "SLIPWAY_PROXY_NEGATIVE_SECONDS",
+      min: 1,
+      max: 600,
+      unit: "s",
+      doc: "How long it is believed that upstream does not have something.",
+    }),
+    prefetch: boolean(true, {
+      env: "SLIPWAY_PROXY_PREFETCH",
+      doc: "Begin to fetch the layers of an image when its manifest is asked for.",
+    }),
+    max_fills: int(128, {
+      env: "SLIPWAY_PROXY_MAX_FILLS",
+      min: 1,
+      max: 10_000,
+      doc: "Blobs that one process fetches at the same time before prefetching waits.",
+    }),
   },
   log: {
     level: choice(["debug", "info", "warn", "error"], "info", { env: "SLIPWAY_LOG_LEVEL", doc: "Least level that is written." }),

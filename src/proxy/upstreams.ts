@@ -31,7 +31,7 @@ interface Picture {
 /** A row changed by hand is noticed after this time at the latest. */
 const FRESH_MS = 30_000;
 /** Types whose one-component names live under library/. */
-const LIBRARY_TYPES: ReadonlySet<string> = new Set(["docker-hub"]);
+const LIBRARY_TYPES: ReadonlySet<string> = new Set(["docker-hub", "harbor"]);
 
 export class Upstreams {
   readonly #options: UpstreamsOptions;
