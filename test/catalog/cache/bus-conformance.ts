@@ -10,7 +10,10 @@ import { once } from "node:events";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { Redis } from "ioredis";
-import { eventually, pause } from "../../support/kv-conformance.ts";
+import { BROADCAST, inboxOf } from "../../../src/catalog/cache/bus-messages.ts";
+import { SlipwayError } from "../../../src/core/errors.ts";
+import type { Kv } from "../../../src/kv/kv.ts";
+import { eventually, pause, recorder } from "../../support/kv-conformance.ts";
 import { testDatabase, testRedisUrl } from "../../support/services.ts";
 import { openNode } from "./bus-process.ts";
 import type { Node, ProcessSettings, Request, Seen } from "./bus-process.ts";
@@ -279,5 +282,67 @@ export function busConformance(driver: "redis" | "postgres"): void {
     await node.write(1);
     const shown = await peer.ask<number | null>({ op: "peek" });
     assert.ok(shown === null || shown === 1);
+  });
+
+  test(`${driver}: a process trusts its cache only when all others know it`, async (t) => {
+    const { node, settings } = await world(t, driver, CALM);
+    const ghost = { bootId: "ghost", host: "h", address: null, roles: [], features: ["invalidation"], joinedAt: 1 };
+    const group = node.kv.group("members");
+    await group.put("ghost", JSON.stringify(ghost), 60_000);
+    const inbox = recorder();
+    await node.kv.subscribe(inboxOf("ghost"), inbox);
+    await eventually(() => inbox.events.includes("ready"), "the ghost listens");
+    const joiner = await openNode(settings);
+    t.after(() => joiner.close());
+    await joiner.load();
+    await pause(600);
+    assert.equal(joiner.bus.trusted(), false, "one in the list did not know it");
+    assert.equal(joiner.cache.peek("truth"), undefined);
+    await joiner.kv.publish(inboxOf(joiner.members.bootId), JSON.stringify({ t: "known", from: "ghost", n: 0 }));
+    await pause(100);
+    assert.equal(joiner.bus.trusted(), false, "an answer to another hello counted");
+    for (let n = 1; n <= 3; n += 1) {
+      await joiner.kv.publish(inboxOf(joiner.members.bootId), JSON.stringify({ t: "known", from: "ghost", n }));
+    }
+    await eventually(() => joiner.bus.trusted(), "all know it");
+    assert.equal(joiner.cache.peek("truth"), undefined, "something from before the join was kept");
+    // The other way: a hello is answered, and from then on its sender is waited for until it says goodbye.
+    await node.kv.publish(BROADCAST, JSON.stringify({ t: "hello", from: "ghost", n: 77 }));
+    await eventually(() => inbox.events.some((event) => event.includes('"known"') && event.includes("77")), "the hello is answered");
+    await group.remove("ghost");
+    await node.kv.publish(BROADCAST, JSON.stringify({ t: "bye", from: "ghost" }));
+    await eventually(() => node.bus.stats().peers === 1, "the ghost has gone");
+  });
+
+  test(`${driver}: what could not be sent is sent when the channel is back`, async (t) => {
+    const { node, settings } = await world(t, driver, CALM);
+    let broken = false;
+    const writer = await openNode(settings, (kv) => failingPublish(kv, () => broken));
+    t.after(() => writer.close());
+    await eventually(() => writer.bus.trusted() && node.bus.trusted(), "both have joined");
+    await node.load();
+    assert.equal(node.cache.peek("truth"), 0);
+    broken = true;
+    const started = performance.now();
+    await writer.write(1);
+    assert.ok(performance.now() - started < PATIENCE_MS);
+    await pause(400);
+    assert.equal(writer.bus.trusted(), false, "who cannot send cannot prove that it hears");
+    broken = false;
+    await eventually(() => node.cache.peek("truth") === undefined && node.bus.trusted(), "the other drops it late");
+    assert.equal(await node.load(), 1);
+    await eventually(() => writer.bus.trusted(), "trust returns");
+  });
+}
+
+function failingPublish(kv: Kv, isBroken: () => boolean): Kv {
+  const publish: Kv["publish"] = (channel, message) =>
+    isBroken() ? Promise.reject(new SlipwayError("KV_UNAVAILABLE")) : kv.publish(channel, message);
+  return new Proxy(kv, {
+    get: (target, key) => {
+      if (key === "publish") return publish;
+      const value: unknown = Reflect.get(target, key, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
   });
 }

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { InvalidationBus } from "../../../src/catalog/cache/invalidation-bus.ts";
 import { ScopedCache } from "../../../src/catalog/cache/scoped-cache.ts";
 import { Database } from "../../../src/db/pool.ts";
+import type { Kv } from "../../../src/kv/kv.ts";
 import { Members } from "../../../src/kv/members.ts";
 import { openKv } from "../../../src/kv/open-kv.ts";
 import { silentLogger } from "../../../src/telemetry/logger.ts";
@@ -32,9 +33,10 @@ export interface Seen {
   readonly hits: number;
 }
 
-export async function openNode(settings: ProcessSettings) {
+export async function openNode(settings: ProcessSettings, wrap: (kv: Kv) => Kv = (kv) => kv) {
   const database = new Database({ url: settings.databaseUrl, poolSize: 3 });
-  const kv = await openKv({ redisUrl: settings.redisUrl, database, prefix: settings.prefix, connectionName: settings.prefix });
+  const own = await openKv({ redisUrl: settings.redisUrl, database, prefix: settings.prefix, connectionName: settings.prefix });
+  const kv = wrap(own);
   const info = { bootId: randomUUID(), host: "test", address: null, roles: ["proxy"] };
   const members = await Members.join(kv, info, { heartbeatMs: settings.heartbeatMs, deadMs: settings.deadMs });
   const bus = await InvalidationBus.open({ kv, members, logger: silentLogger, openWaitMs: 200 });
