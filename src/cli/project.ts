@@ -1,16 +1,15 @@
 /** slipway project: projects and their members. */
-import { parseArgs } from "node:util";
 import { ROLE_IDS } from "../auth/roles.ts";
 import type { RoleName } from "../auth/roles.ts";
 import { SlipwayError } from "../core/errors.ts";
-import { printTable, requireArgument, requireProjectByName, usage, WHOLE_LIST } from "./accounts.ts";
+import { parseCall, printTable, requireArgument, requireProjectByName, unknownVerb, WHOLE_LIST } from "./accounts.ts";
 import type { AccountServices } from "./accounts.ts";
 
 export const PROJECT_USAGE =
   "project add|list|remove [name] [--public] [--owner <user>] | project member add|list|remove <project> [user] [--role <role>]";
 
 export async function runProject(args: readonly string[], services: AccountServices): Promise<void> {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = parseCall({
     args: [...args],
     allowPositionals: true,
     options: { public: { type: "boolean", default: false }, owner: { type: "string" }, role: { type: "string", default: "developer" } },
@@ -18,15 +17,15 @@ export async function runProject(args: readonly string[], services: AccountServi
   const [verb, name] = positionals;
   switch (verb) {
     case "add":
-      return await addProject(services, requireArgument(name, PROJECT_USAGE), values);
+      return await addProject(services, requireArgument(name, "name"), values);
     case "list":
       return await listProjects(services);
     case "remove":
-      return await removeProject(services, requireArgument(name, PROJECT_USAGE));
+      return await removeProject(services, requireArgument(name, "name"));
     case "member":
       return await runMember(services, positionals.slice(1), values.role);
     default:
-      throw usage(PROJECT_USAGE);
+      throw unknownVerb(verb);
   }
 }
 
@@ -63,14 +62,14 @@ async function removeProject(services: AccountServices, name: string): Promise<v
 
 async function runMember(services: AccountServices, args: readonly string[], roleText: string): Promise<void> {
   const [verb, projectName, username] = args;
-  const project = await requireProjectByName(services, requireArgument(projectName, PROJECT_USAGE));
+  const project = await requireProjectByName(services, requireArgument(projectName, "project"));
   const { members } = services.auth;
   const { rows } = await members.list(project.id, "", WHOLE_LIST);
   if (verb === "list") {
     printTable(services.print, [["USER", "ROLE"], ...rows.map((member) => [member.username, nameOfRole(member.role)])]);
     return;
   }
-  const user = requireArgument(username, PROJECT_USAGE);
+  const user = requireArgument(username, "user");
   if (verb === "add") {
     await members.create(project, await requireUserId(services, user), readRole(roleText));
     services.print(`${user} is ${roleText} of ${project.name}`);
@@ -79,7 +78,7 @@ async function runMember(services: AccountServices, args: readonly string[], rol
     if (!member) throw new SlipwayError("NOT_FOUND", { message: `${user} is not a member of ${project.name}` });
     await members.remove(project, member.id);
     services.print(`${user} is no longer a member of ${project.name}`);
-  } else throw usage(PROJECT_USAGE);
+  } else throw unknownVerb(verb);
 }
 
 function readRole(text: string): (typeof ROLE_IDS)[RoleName] {

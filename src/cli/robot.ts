@@ -1,9 +1,9 @@
 /** slipway robot: accounts of machines, with a secret that is shown once. */
-import { parseArgs } from "node:util";
 import type { RobotPermission } from "../auth/roles.ts";
 import { SlipwayError } from "../core/errors.ts";
-import { printTable, requireArgument, requireProjectByName, usage, WHOLE_LIST } from "./accounts.ts";
+import { parseCall, printTable, requireArgument, requireProjectByName, unknownVerb, WHOLE_LIST } from "./accounts.ts";
 import type { AccountServices } from "./accounts.ts";
+import { UsageError } from "./command.ts";
 
 export const ROBOT_USAGE = "robot add|list|remove [name] [--project <project>] [--actions pull,push,delete] [--days <days>]";
 
@@ -12,7 +12,7 @@ const NAME = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/;
 const ACTIONS: ReadonlySet<string> = new Set(["pull", "push", "delete", "list", "read"]);
 
 export async function runRobot(args: readonly string[], services: AccountServices): Promise<void> {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = parseCall({
     args: [...args],
     allowPositionals: true,
     options: {
@@ -25,13 +25,13 @@ export async function runRobot(args: readonly string[], services: AccountService
   const [verb, name] = positionals;
   switch (verb) {
     case "add":
-      return await addRobot(services, requireArgument(name, ROBOT_USAGE), values);
+      return await addRobot(services, requireArgument(name, "name"), values);
     case "list":
       return await listRobots(services, values.project);
     case "remove":
-      return await removeRobot(services, requireArgument(name, ROBOT_USAGE));
+      return await removeRobot(services, requireArgument(name, "name"));
     default:
-      throw usage(ROBOT_USAGE);
+      throw unknownVerb(verb);
   }
 }
 
@@ -46,7 +46,7 @@ interface AddOptions {
 async function addRobot(services: AccountServices, name: string, options: AddOptions): Promise<void> {
   if (!NAME.test(name)) throw new SlipwayError("BAD_REQUEST", { message: `not a valid robot name: ${name}` });
   const days = Number(options.days);
-  if (!Number.isInteger(days) || (days !== -1 && days < 1)) throw usage(ROBOT_USAGE);
+  if (!Number.isInteger(days) || (days !== -1 && days < 1)) throw new UsageError("--days is a number of days, or -1 for ever");
   const project = options.project === undefined ? null : await requireProjectByName(services, options.project);
   const { robots, robotSecrets, robotPrefix } = services.auth;
   const { secret, hash } = robotSecrets.generate();

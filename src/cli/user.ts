@@ -1,17 +1,17 @@
 /** slipway user: accounts of people, from the machine where Slipway runs. */
-import { parseArgs } from "node:util";
 import { generatePassword, requireAcceptablePassword } from "../auth/passwords.ts";
 import type { User } from "../auth/users.ts";
 import { SlipwayError } from "../core/errors.ts";
-import { printTable, requireArgument, usage, WHOLE_LIST } from "./accounts.ts";
+import { parseCall, printTable, requireArgument, unknownVerb, WHOLE_LIST } from "./accounts.ts";
 import type { AccountServices } from "./accounts.ts";
 
-export const USER_USAGE = "user add|list|password|admin|remove [name] [--admin] [--email <address>] [--realname <name>] [--password-stdin]";
+export const USER_USAGE =
+  "user add|list|password|admin|remove [name] [--admin] [--email <address>] [--realname <name>] [--password-stdin] [--off]";
 
 const NAME = /^[^,~#$%:\s]{1,255}$/;
 
 export async function runUser(args: readonly string[], services: AccountServices): Promise<void> {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = parseCall({
     args: [...args],
     allowPositionals: true,
     options: {
@@ -25,17 +25,17 @@ export async function runUser(args: readonly string[], services: AccountServices
   const [verb, name] = positionals;
   switch (verb) {
     case "add":
-      return await addUser(services, requireArgument(name, USER_USAGE), { ...values, fromInput: values["password-stdin"] });
+      return await addUser(services, requireArgument(name, "name"), { ...values, fromInput: values["password-stdin"] });
     case "list":
       return await listUsers(services);
     case "password":
-      return await changePassword(services, requireArgument(name, USER_USAGE), values["password-stdin"]);
+      return await changePassword(services, requireArgument(name, "name"), values["password-stdin"]);
     case "admin":
-      return await setAdmin(services, requireArgument(name, USER_USAGE), !values.off);
+      return await setAdmin(services, requireArgument(name, "name"), !values.off);
     case "remove":
-      return await removeUser(services, requireArgument(name, USER_USAGE));
+      return await removeUser(services, requireArgument(name, "name"));
     default:
-      throw usage(USER_USAGE);
+      throw unknownVerb(verb);
   }
 }
 
