@@ -2,7 +2,7 @@
  * The one road on which bytes become a stored digest and a link: reserve the row, move the bytes, then stored and linked in one statement.
  * Collection may be at work on the same digest; then it is waited for.
  */
-import { SlipwayError } from "../core/errors.ts";
+import { SlipwayError, isSlipwayError } from "../core/errors.ts";
 import { sleep } from "../core/clock.ts";
 import { BlobRecordStore } from "./blob-record-store.ts";
 import { type CatalogContext, announce, timestamp } from "./catalog-context.ts";
@@ -46,7 +46,11 @@ export class BlobWriter {
   /** The caller holds the bytes and has verified digest and size; that possession is what the link rests on. */
   async storeAndLink(target: BlobLinkTarget, bytes: VerifiedBytes, signal?: AbortSignal): Promise<StoredBlob> {
     for (let attempt = 0; attempt < LINK_ATTEMPTS; attempt += 1) {
-      const present = await this.ensureStored(bytes, signal);
+      const present = await this.ensureStored(bytes, signal).catch((error: unknown) => {
+        // Bytes can be promoted once. Taken between that and the link (a grace time shorter than a push), they must come again.
+        if (attempt > 0 && isSlipwayError(error, "BLOB_UPLOAD_UNKNOWN")) throw busy();
+        throw error;
+      });
       const repositoryId = await this.#repositories.ensure(target.projectId, target.repository);
       const request = this.#request(repositoryId, target.repository, bytes);
       const linked = await this.#records.completeAndLink(request);
