@@ -51,6 +51,11 @@ export class Accounts {
     return await this.#known.load(ref, () => this.#read(ref));
   }
 
+  /** From the database, whatever is known. */
+  async read(ref: string): Promise<Account | null> {
+    return (await this.#read(ref))?.value ?? null;
+  }
+
   isRobotLogin(login: string): boolean {
     return login.startsWith(this.#robotPrefix);
   }

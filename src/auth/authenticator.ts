@@ -98,7 +98,9 @@ export class Authenticator {
     let settled = false;
     try {
       if (attempt.waitMs > 0) await sleep(attempt.waitMs);
-      const account = await accounts.find(refByLogin(username));
+      const ref = refByLogin(username);
+      const wasKnown = accounts.peek(ref) !== undefined;
+      const account = await accounts.find(ref);
       const matches = await this.#matches(username, password, account);
       settled = true;
       if (matches && account !== null && isActive(account, this.#options.clock.now())) {
@@ -106,6 +108,8 @@ export class Authenticator {
         this.#successes += 1;
         return account;
       }
+      // An unknown name has cost a question to the database: so must a known one, or the difference tells which is which.
+      if (wasKnown) await accounts.read(ref).catch(() => null);
       const counts = attempt.failed();
       this.#failures += 1;
       logger.warn({ username: username.slice(0, 64), remote: origin.remoteAddress, ...counts }, "login failed");

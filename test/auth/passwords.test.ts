@@ -70,19 +70,27 @@ test("an unknown user costs the same check as a wrong password, and gets the sam
   const { database } = await testDatabase(t);
   const parts = testAuth(t, { database, bus: await testBus(t) });
   await addUser(parts, "alice");
-  const attempt = async (username: string): Promise<{ error: unknown; verifications: number; dummies: number }> => {
+  const attempt = async (username: string): Promise<{ error: unknown; verifications: number; dummies: number; statements: number }> => {
     const before = parts.auth.passwords.stats();
+    const statements = database.stats().statements;
     const error: unknown = await login(parts, username, "Wrong12345").then(
       () => null,
       (thrown: unknown) => thrown,
     );
     const after = parts.auth.passwords.stats();
-    return { error, verifications: after.verifications - before.verifications, dummies: after.dummies - before.dummies };
+    return {
+      error,
+      verifications: after.verifications - before.verifications,
+      dummies: after.dummies - before.dummies,
+      statements: database.stats().statements - statements,
+    };
   };
+  assert.equal((await attempt("alice")).statements, 1);
+  // By now the account is known to the process, which must not show either.
   const known = await attempt("alice");
   const unknown = await attempt("nobody");
-  assert.deepEqual([known.verifications, known.dummies], [1, 0]);
-  assert.deepEqual([unknown.verifications, unknown.dummies], [1, 1]);
+  assert.deepEqual([known.verifications, known.dummies, known.statements], [1, 0, 1]);
+  assert.deepEqual([unknown.verifications, unknown.dummies, unknown.statements], [1, 1, 1]);
   assert.deepEqual(unknown.error, known.error);
   assert.equal((known.error as { code: string }).code, "UNAUTHORIZED");
 });

@@ -3,7 +3,8 @@ import { randomBytes } from "node:crypto";
 import { InvalidationBus } from "../../src/catalog/cache/invalidation-bus.ts";
 import type { Database } from "../../src/db/pool.ts";
 import { Members } from "../../src/kv/members.ts";
-import { openKv } from "../../src/kv/open-kv.ts";
+import { PostgresKv } from "../../src/kv/postgres-kv.ts";
+import { RedisKv } from "../../src/kv/redis-kv.ts";
 import { silentLogger } from "../../src/telemetry/logger.ts";
 import { testRedisUrl } from "./services.ts";
 
@@ -16,11 +17,7 @@ export async function openTestBuses(t: Cleanable, count: number, database: Datab
   const prefix = `test:${randomBytes(6).toString("hex")}:`;
   const buses: InvalidationBus[] = [];
   for (let index = 0; index < count; index += 1) {
-    const kv = await openKv(
-      database === null
-        ? { redisUrl: await testRedisUrl(), database: null as unknown as Database, prefix }
-        : { redisUrl: null, database, prefix },
-    );
+    const kv = database === null ? await RedisKv.open({ url: await testRedisUrl(), prefix }) : await PostgresKv.open({ database, prefix });
     const members = await Members.join(kv, { bootId: randomBytes(6).toString("hex"), host: "test", address: null, roles: [] });
     const bus = await InvalidationBus.open({ kv, members, logger: silentLogger });
     buses.push(bus);
