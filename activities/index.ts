@@ -1,4 +1,5 @@
 /** All activities over one set of services. They stay thin: heartbeat, cancellation and error mapping around the domains. */
+import { cacheActivities } from "./cache/upkeep.ts";
 import { guard } from "./shared/guard.ts";
 import { housekeepingActivities } from "./maintenance/housekeeping.ts";
 import { outboxActivities } from "./maintenance/outbox.ts";
@@ -15,6 +16,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
   const housekeeping = housekeepingActivities(services);
   const tick = tickActivities(services);
   const outbox = outboxActivities(services, stopping);
+  const cache = cacheActivities(services);
   return {
     beginRun: guard(logger, records.beginRun),
     endRun: guard(logger, records.endRun),
@@ -22,6 +24,10 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
     collectBatch: guard(logger, housekeeping.collectBatch),
     pruneExecutions: guard(logger, housekeeping.pruneExecutions),
     startJob: guard(logger, tick.startJob),
+    evictBatch: guard(logger, cache.evictBatch),
+    completeFills: guard(logger, cache.completeFills),
+    refreshHotTags: guard(logger, cache.refreshHotTags),
+    warmUp: guard(logger, cache.warmUp),
     relayOutbox: guard(logger, outbox.relayOutbox),
   };
 }

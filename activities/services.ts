@@ -1,4 +1,5 @@
 /** What activities need of the domains, in slices as narrow as their use, so that a test or a role provides just these. */
+import type { CacheServices } from "./cache/upkeep.ts";
 import type { Collection } from "../src/catalog/collection.ts";
 import type { ExecutionStore } from "../src/execution/execution-store.ts";
 import type { TaskStore } from "../src/execution/task-store.ts";
@@ -14,11 +15,15 @@ export interface MaintenanceLimits {
 }
 
 export interface ActivityServices {
+  readonly cache: CacheServices;
   readonly executions: Pick<ExecutionStore, "openForRun" | "completePlanning" | "settle" | "end">;
   readonly tasks: Pick<TaskStore, "add" | "update" | "setAttrs" | "endOpen">;
   readonly collection: Housekeeper;
   readonly relay: Pick<OutboxRelay, "run">;
-  readonly starters: Pick<MaintenanceStarters, "startUploadExpiry" | "startGarbageCollection" | "startExecutionRetention">;
+  readonly starters: Pick<
+    MaintenanceStarters,
+    "startUploadExpiry" | "startGarbageCollection" | "startExecutionRetention" | "startCacheEviction" | "startCacheKeeping" | "startWarmUp"
+  >;
   pruneExecutions(limit: number): Promise<number>;
   readonly limits: MaintenanceLimits;
   readonly logger: Logger;

@@ -4,6 +4,8 @@ import type { App } from "../src/app.ts";
 import { dispatchEvents } from "../src/catalog/event-dispatcher.ts";
 import { writeLinkRecords } from "../src/catalog/link-records.ts";
 import { OutboxRelay } from "../src/catalog/outbox-relay.ts";
+import { CacheEvictor } from "../src/proxy/eviction.ts";
+import { CacheUpkeep } from "../src/proxy/upkeep.ts";
 import { ExecutionStore } from "../src/execution/execution-store.ts";
 import { pruneExecutions } from "../src/execution/retention.ts";
 import { TaskStore } from "../src/execution/task-store.ts";
@@ -42,7 +44,18 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
       },
     ];
   });
+  const { cache } = app.config.settings;
   return {
+    cache: {
+      evictor: new CacheEvictor({ db: database, writer: catalog.writer, collection: catalog.collection }),
+      upkeep: new CacheUpkeep({ db: database, reader: catalog.reader, logger, ...app.proxy }),
+      rules: {
+        maxBytes: cache.max_gb === 0 ? null : cache.max_gb * 1024 ** 3,
+        policy: cache.eviction,
+        retentionMs: cache.retention_days === 0 ? null : cache.retention_days * 24 * HOUR_MS,
+      },
+      warmUpList: cache.warm_up,
+    },
     executions: new ExecutionStore(database),
     tasks: new TaskStore(database),
     collection: catalog.collection,

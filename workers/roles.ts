@@ -13,13 +13,18 @@ export function startWorkers(app: App): WorkerGroup | null {
   const { temporal } = app;
   if (temporal === null || !app.config.roles.has("maintenance")) return null;
   const starters = createMaintenanceStarters(temporal);
-  const { gc_cron: collectionCron } = app.config.settings.maintenance;
+  const { maintenance, cache } = app.config.settings;
   const roles: WorkerRole[] = [
     maintenanceRole({
       services: createActivityServices(app, starters),
       temporal,
       starters,
-      schedules: maintenanceSchedules({ garbageCollectionCron: collectionCron === "off" ? null : collectionCron }),
+      schedules: maintenanceSchedules({
+        garbageCollectionCron: unlessOff(maintenance.gc_cron),
+        evictionCron: cache.max_gb > 0 || cache.retention_days > 0 ? "*/10 * * * *" : null,
+        keepingCron: "* * * * *",
+        warmUpCron: unlessOff(cache.warm_up_cron),
+      }),
     }),
   ];
   const group = startWorkerGroup({ roles, temporal, dataDir: app.config.dataDir, logger: app.logger });
@@ -34,4 +39,8 @@ export function startWorkers(app: App): WorkerGroup | null {
     },
   });
   return group;
+}
+
+function unlessOff(cron: string): string | null {
+  return cron === "off" ? null : cron;
 }

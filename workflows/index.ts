@@ -1,4 +1,6 @@
 /** Every workflow type, by the name under which it is started. */
+export { evictCache } from "./cache/evict-cache.ts";
+export { keepCache, warmUpCache } from "./cache/keep-cache.ts";
 export { executionRetention } from "./maintenance/execution-retention.ts";
 export { garbageCollect } from "./maintenance/garbage-collect.ts";
 export { outboxRelay } from "./maintenance/outbox-relay.ts";

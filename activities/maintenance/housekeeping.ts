@@ -3,7 +3,7 @@ import type { CollectedBatch } from "../../src/catalog/collection.ts";
 import type { CollectionPhase, CollectionRequest, PhaseTotals } from "../../src/temporal/plan/maintenance.ts";
 import type { ActivityServices } from "../services.ts";
 import { withHeartbeat } from "../shared/heartbeat.ts";
-import { REVISION } from "./records.ts";
+import { beginTask, reportTask } from "../shared/task-books.ts";
 
 export interface ExpiryBatch {
   readonly executionId: number;
@@ -20,13 +20,6 @@ export interface CollectBatch {
   readonly before: PhaseTotals;
 }
 
-interface TaskNews {
-  readonly executionId: number;
-  readonly task: string;
-  readonly attrs: Readonly<Record<string, unknown>>;
-  readonly finished: boolean;
-}
-
 const BATCH = 200;
 
 export function housekeepingActivities(services: ActivityServices) {
@@ -36,10 +29,10 @@ export function housekeepingActivities(services: ActivityServices) {
       withHeartbeat(
         () => expiredBefore,
         async (signal) => {
-          await begin(services, executionId, task);
+          await beginTask(services, executionId, task);
           const expired = await collection.expireUploads({ olderThanMs: limits.uploadMaxAgeMs, limit: BATCH }, signal);
           const finished = expired < BATCH;
-          await report(services, { executionId, task, attrs: { expired: expiredBefore + expired }, finished });
+          await reportTask(services, { executionId, task, attrs: { expired: expiredBefore + expired }, finished });
           return { expired, finished };
         },
       ),
@@ -49,10 +42,10 @@ export function housekeepingActivities(services: ActivityServices) {
         () => batch.cursor,
         async (signal) => {
           const { executionId, phase, before } = batch;
-          await begin(services, executionId, phase);
+          await beginTask(services, executionId, phase);
           const { items, bytes, next } = await collect(services, batch, signal);
           const totals = { items: before.items + items, bytes: before.bytes + bytes };
-          await report(services, { executionId, task: phase, attrs: { ...totals }, finished: next === null });
+          await reportTask(services, { executionId, task: phase, attrs: { ...totals }, finished: next === null });
           return { totals, next };
         },
       ),
@@ -62,16 +55,6 @@ export function housekeepingActivities(services: ActivityServices) {
       return { removed, finished: removed < BATCH };
     },
   };
-}
-
-async function begin({ tasks, executions }: ActivityServices, executionId: number, task: string): Promise<void> {
-  const changed = await tasks.update(executionId, task, { status: "Running", revision: REVISION });
-  if (changed) await executions.settle([executionId]);
-}
-
-async function report({ tasks }: ActivityServices, { executionId, task, attrs, finished }: TaskNews): Promise<void> {
-  await tasks.setAttrs(executionId, task, attrs);
-  if (finished) await tasks.update(executionId, task, { status: "Success", revision: REVISION });
 }
 
 async function collect(

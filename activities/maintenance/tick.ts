@@ -10,6 +10,12 @@ export function tickActivities({ starters }: ActivityServices) {
           return starters.startUploadExpiry({ trigger: "scheduled" });
         case "garbage-collection":
           return starters.startGarbageCollection({ trigger: "scheduled" });
+        case "cache-eviction":
+          return starters.startCacheEviction({ trigger: "scheduled" });
+        case "cache-keeping":
+          return starters.startCacheKeeping({ trigger: "scheduled" });
+        case "cache-warm-up":
+          return starters.startWarmUp({ trigger: "scheduled" });
         case "execution-retention":
           return starters.startExecutionRetention({ trigger: "scheduled" });
       }

@@ -154,8 +154,12 @@ function findContradictions(config: Config, problems: string[]): void {
   if (settings.temporal.port !== 0 && settings.temporal.port === settings.temporal.ui_port && config.temporal.mode === "embedded") {
     problems.push("SLIPWAY_TEMPORAL_UI_PORT: is the same as SLIPWAY_TEMPORAL_PORT");
   }
-  const cron = settings.maintenance.gc_cron;
-  if (cron !== "off" && !/^\S+( \S+){4}$/.test(cron)) problems.push(`SLIPWAY_GC_CRON: expected five fields, or off, found "${cron}"`);
+  for (const [name, cron] of [
+    ["SLIPWAY_GC_CRON", settings.maintenance.gc_cron],
+    ["SLIPWAY_CACHE_WARM_UP_CRON", settings.cache.warm_up_cron],
+  ] as const) {
+    if (cron !== "off" && !/^\S+( \S+){4}$/.test(cron)) problems.push(`${name}: expected five fields, or off, found "${cron}"`);
+  }
   if (settings.server.proxy_processes > 1 && settings.server.port === 0) {
     problems.push("SLIPWAY_PROXY_PROCESSES: needs a fixed SLIPWAY_PORT");
   }

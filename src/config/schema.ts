@@ -205,6 +205,11 @@ export const SCHEMA = {
       unit: "d",
       doc: "Pulled-through content that nobody used for so long is removed; 0 for never.",
     }),
+    warm_up: list([], {
+      env: "SLIPWAY_CACHE_WARM_UP",
+      doc: "References that are pulled ahead of anybody asking, such as docker.io/library/alpine:3.20.",
+    }),
+    warm_up_cron: string("off", { env: "SLIPWAY_CACHE_WARM_UP_CRON", doc: "When the list is pulled (five fields, UTC); `off` for never." }),
   },
   proxy: {
     default_upstreams: boolean(false, {

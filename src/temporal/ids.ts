@@ -7,9 +7,8 @@ export const workflowIds = {
   /** The server appends the time to it for every tick. */
   scheduleTick: (scheduleId: string): string => `tick/${scheduleId}`,
   cacheEviction: "maintenance/cache-eviction",
-  cacheReconcile: "maintenance/cache-reconcile",
-  completeFill: (digest: string): string => `maintenance/complete-fill/${digest}`,
-  warmUp: (name: string): string => `maintenance/warm-up/${name}`,
+  cacheKeeping: "maintenance/cache-keeping",
+  warmUp: "maintenance/cache-warm-up",
   replication: (policyId: number): string => `replication/${policyId}`,
   executionRefresh: "execution-refresh",
 } as const;
@@ -19,6 +18,8 @@ export const scheduleIds = {
   garbageCollection: "schedule/garbage-collection",
   executionRetention: "schedule/execution-retention",
   cacheEviction: "schedule/cache-eviction",
+  cacheKeeping: "schedule/cache-keeping",
+  warmUp: "schedule/cache-warm-up",
 } as const;
 
 /** Search attributes by name; all are keywords but Failed, a count. SQL visibility has ten keyword columns in all. */

@@ -7,6 +7,8 @@ import type { Client } from "@temporalio/client";
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/client";
 import { isSlipwayError } from "../core/errors.ts";
 import type { ExecutionTrigger } from "../execution/plan/status.ts";
+import type { evictCache } from "../../workflows/cache/evict-cache.ts";
+import type { keepCache, warmUpCache } from "../../workflows/cache/keep-cache.ts";
 import type { executionRetention } from "../../workflows/maintenance/execution-retention.ts";
 import type { garbageCollect } from "../../workflows/maintenance/garbage-collect.ts";
 import type { outboxRelay } from "../../workflows/maintenance/outbox-relay.ts";
@@ -28,6 +30,9 @@ export interface CollectionStart {
 export interface MaintenanceStarters {
   startUploadExpiry(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startGarbageCollection(request: CollectionStart, options?: CallOptions): Promise<StartOutcome>;
+  startCacheEviction(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
+  startCacheKeeping(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
+  startWarmUp(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startExecutionRetention(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   /** Makes sure that the relay runs. */
   startOutboxRelay(options?: CallOptions): Promise<StartOutcome>;
@@ -58,6 +63,20 @@ export function createMaintenanceStarters(temporal: TemporalConnection): Mainten
       const args: Parameters<typeof garbageCollect> = [{ trigger, dryRun, graceMs }];
       const summary = dryRun ? "Counts content without links (dry run)" : "Removes content without links";
       return start({ type: "garbageCollect", workflowId: workflowIds.garbageCollection, args, trigger, summary }, options);
+    },
+    startCacheEviction({ trigger }, options = {}) {
+      const args: Parameters<typeof evictCache> = [{ trigger }];
+      const summary = "Brings the cache below its limit";
+      return start({ type: "evictCache", workflowId: workflowIds.cacheEviction, args, trigger, summary }, options);
+    },
+    startCacheKeeping({ trigger }, options = {}) {
+      const args: Parameters<typeof keepCache> = [];
+      const summary = "Completes fills and refreshes hot tags";
+      return start({ type: "keepCache", workflowId: workflowIds.cacheKeeping, args, trigger, summary }, options);
+    },
+    startWarmUp({ trigger }, options = {}) {
+      const args: Parameters<typeof warmUpCache> = [];
+      return start({ type: "warmUpCache", workflowId: workflowIds.warmUp, args, trigger, summary: "Pulls the warm-up list" }, options);
     },
     startExecutionRetention({ trigger }, options = {}) {
       const args: Parameters<typeof executionRetention> = [];

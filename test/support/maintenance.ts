@@ -41,7 +41,20 @@ export interface MaintenanceParts {
   readonly relay?: Partial<Pick<OutboxRelayOptions, "batch" | "leaseMs">>;
   readonly limits?: Partial<ActivityServices["limits"]>;
   readonly schedules?: readonly MaintenanceSchedule[];
+  readonly cache?: ActivityServices["cache"];
 }
+
+/** A cache in which nothing is to be done. */
+export const idleCache: ActivityServices["cache"] = {
+  evictor: { step: () => Promise.resolve({ manifests: 0, blobs: 0, bytes: 0, finished: true }) },
+  upkeep: {
+    completeFills: () => Promise.resolve({ done: 0, failed: 0 }),
+    refreshHotTags: () => Promise.resolve({ done: 0, failed: 0 }),
+    warmUp: () => Promise.resolve({ done: 0, failed: 0 }),
+  },
+  rules: { maxBytes: null, policy: "lru", retentionMs: null },
+  warmUpList: [],
+};
 
 export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
   const { database, temporal, dataDir } = parts;
@@ -55,6 +68,7 @@ export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
     ...parts.relay,
   });
   const services: ActivityServices = {
+    cache: parts.cache ?? idleCache,
     executions: new ExecutionStore(database),
     tasks: new TaskStore(database),
     collection: parts.collection,

@@ -29,6 +29,7 @@ export const vendors = {
   replication: "REPLICATION",
   garbageCollection: "GARBAGE_COLLECTION",
   uploadExpiry: "UPLOAD_EXPIRY",
+  cacheEviction: "CACHE_CLEANUP",
 } as const;
 
 export function isFinalExecution(status: ExecutionStatus): status is FinalExecutionStatus {

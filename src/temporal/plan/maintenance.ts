@@ -29,7 +29,7 @@ export interface CollectionProgress {
 }
 
 export interface MaintenanceTick {
-  readonly job: "upload-expiry" | "garbage-collection" | "execution-retention";
+  readonly job: "upload-expiry" | "garbage-collection" | "execution-retention" | "cache-eviction" | "cache-keeping" | "cache-warm-up";
 }
 
 export interface StartOutcome {

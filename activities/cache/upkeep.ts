@@ -1,0 +1,64 @@
+/** The cache's own work: eviction step by step, and what keeps it whole. */
+import type { CacheEvictor, EvictionRules } from "../../src/proxy/eviction.ts";
+import type { CacheUpkeep, UpkeepResult } from "../../src/proxy/upkeep.ts";
+import { beginTask, reportTask } from "../shared/task-books.ts";
+import type { TaskBooks } from "../shared/task-books.ts";
+import { withHeartbeat } from "../shared/heartbeat.ts";
+
+export interface CacheServices {
+  readonly evictor: Pick<CacheEvictor, "step">;
+  readonly upkeep: Pick<CacheUpkeep, "completeFills" | "refreshHotTags" | "warmUp">;
+  readonly rules: EvictionRules;
+  readonly warmUpList: readonly string[];
+}
+
+export interface EvictionTotals {
+  readonly manifests: number;
+  readonly blobs: number;
+  readonly bytes: number;
+}
+
+export interface EvictionBatch {
+  readonly executionId: number;
+  readonly task: string;
+  /** Totals before this batch. */
+  readonly before: EvictionTotals;
+}
+
+export function cacheActivities({
+  cache: { evictor, upkeep, rules, warmUpList },
+  ...books
+}: TaskBooks & { readonly cache: CacheServices }) {
+  return {
+    evictBatch: ({ executionId, task, before }: EvictionBatch): Promise<EvictionTotals & { finished: boolean }> =>
+      withHeartbeat(
+        () => before,
+        async (signal) => {
+          await beginTask(books, executionId, task);
+          const step = await evictor.step(rules, signal);
+          const totals = {
+            manifests: before.manifests + step.manifests,
+            blobs: before.blobs + step.blobs,
+            bytes: before.bytes + step.bytes,
+          };
+          await reportTask(books, { executionId, task, attrs: { ...totals }, finished: step.finished });
+          return { ...totals, finished: step.finished };
+        },
+      ),
+    completeFills: (): Promise<UpkeepResult> =>
+      withHeartbeat(
+        () => null,
+        (signal) => upkeep.completeFills(signal),
+      ),
+    refreshHotTags: (): Promise<UpkeepResult> =>
+      withHeartbeat(
+        () => null,
+        (signal) => upkeep.refreshHotTags(signal),
+      ),
+    warmUp: (): Promise<UpkeepResult> =>
+      withHeartbeat(
+        () => null,
+        (signal) => upkeep.warmUp(warmUpList, signal),
+      ),
+  };
+}
