@@ -32,6 +32,8 @@ export interface DatabaseStats {
 // int8 fits a double up to 2^53: sizes and ids stay below that, and JSON has no wider number.
 pg.types.setTypeParser(20, Number);
 
+const ANSWER_MARGIN_MS = 2_000;
+
 export class Database implements Queryable {
   readonly #pool: pg.Pool;
   readonly url: string;
@@ -40,11 +42,15 @@ export class Database implements Queryable {
 
   constructor(options: DatabaseOptions) {
     this.url = options.url;
+    const statementTimeoutMs = options.statementTimeoutMs ?? 30_000;
     this.#pool = new pg.Pool({
       connectionString: options.url,
       max: options.poolSize,
       connectionTimeoutMillis: options.acquireTimeoutMs ?? 3_000,
-      statement_timeout: options.statementTimeoutMs ?? 30_000,
+      statement_timeout: statementTimeoutMs,
+      // The server's own limit does not help when the server, or the way to it, is what hangs.
+      query_timeout: statementTimeoutMs + ANSWER_MARGIN_MS,
+      keepAliveInitialDelayMillis: 10_000,
       application_name: options.applicationName ?? "slipway",
       idleTimeoutMillis: 60_000,
       keepAlive: true,
@@ -84,9 +90,13 @@ export class Database implements Queryable {
       await client.query("COMMIT");
       return result;
     } catch (error) {
-      await client.query("ROLLBACK").catch((rollbackError: Error) => {
-        broken = rollbackError;
-      });
+      // Behind a statement that got no answer a ROLLBACK would wait as long again; closing the connection rolls back too.
+      if (isUnanswered(error)) broken = error as Error;
+      else {
+        await client.query("ROLLBACK").catch((rollbackError: Error) => {
+          broken = rollbackError;
+        });
+      }
       throw this.#translate(error);
     } finally {
       client.off("error", onError);
@@ -125,8 +135,13 @@ function isConnectionTrouble(error: unknown): boolean {
     // Class 08: connection; 57P0x: shut down, crash, starting; 53300: too many connections; 25006: a read-only standby.
     return SOCKET_CODES.has(code) || code.startsWith("08") || code.startsWith("57P") || code === "53300" || code === "25006";
   }
+  if (isUnanswered(error)) return true;
   // pg reports lost and refused connections without a code; these texts are its only mark.
   return /connection terminated|timeout exceeded when trying to connect|client was closed|not queryable/i.test(error.message);
+}
+
+function isUnanswered(error: unknown): boolean {
+  return error instanceof Error && error.message === "Query read timeout";
 }
 
 /** SQLSTATE of a pg error, for guards on unique and foreign keys. */

@@ -1,8 +1,8 @@
 /** A stop, a kill and a new start with the embedded services: nothing that was pushed is lost, and nothing is left running. */
 import assert from "node:assert/strict";
 import { readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { test } from "node:test";
+import { readRunFile } from "../../src/embedded/run-file.ts";
 import { randomContent } from "../support/oci-client.ts";
 import { scope } from "../support/scope.ts";
 import { startSlipway } from "../support/slipway.ts";
@@ -12,9 +12,8 @@ import { adminClient, embeddedEnv, isAlive, until } from "./support.ts";
 
 const NO_PASSWORD = { SLIPWAY_ADMIN_PASSWORD: "" };
 
-async function childPids(dataDir: string): Promise<number[]> {
-  const run = JSON.parse(await readFile(join(dataDir, "run.json"), "utf8")) as { children: Record<string, { pid: number }> };
-  return Object.values(run.children).map((child) => child.pid);
+function childPids(dataDir: string): number[] {
+  return (readRunFile(dataDir)?.children ?? []).map(({ pid }) => pid);
 }
 
 async function assertHolds(slipway: RunningSlipway, password: string, expected: ReadonlyMap<string, string>): Promise<void> {
@@ -46,7 +45,7 @@ test("content and admin password outlive SIGTERM and kill -9 of the program with
     [`/v2/library/kept/blobs/${blob.digest}`, blob.digest],
     ["/v2/library/kept/manifests/v1", manifest.digest],
   ]);
-  const before = await childPids(first.dataDir);
+  const before = childPids(first.dataDir);
   assert.ok(before.length > 0);
   assert.equal(await first.stop("SIGTERM"), 0);
   assert.deepEqual(before.filter(isAlive), [], "a stop leaves no child");
@@ -56,7 +55,7 @@ test("content and admin password outlive SIGTERM and kill -9 of the program with
   await assertHolds(second, password, expected);
   const later = await adminClient(second, password).pushImage("library/kept", "v2");
   expected.set("/v2/library/kept/manifests/v2", later.digest);
-  const killed = await childPids(second.dataDir);
+  const killed = childPids(second.dataDir);
   assert.equal(await second.stop("SIGKILL"), null);
 
   // At once: the children of the killed one may still be ending.
