@@ -129,7 +129,7 @@ function nameOf(registry: Registry, project: string | null): UpstreamName {
   return {
     registryId: registry.id,
     name: registry.name,
-    hosts: registry.hosts.length > 0 ? registry.hosts : [hostOf(registry)],
+    hosts: hostsOf(registry),
     project,
     enabled: registry.enabled,
     priority: registry.priority,
@@ -141,7 +141,12 @@ function nameOf(registry: Registry, project: string | null): UpstreamName {
   };
 }
 
-function hostOf(registry: Registry): string {
+/** Under which requests may name it. */
+export function hostsOf(registry: Pick<RegistryDraft, "hosts" | "url">): readonly string[] {
+  return registry.hosts.length > 0 ? registry.hosts : [hostOf(registry)];
+}
+
+function hostOf(registry: Pick<RegistryDraft, "url">): string {
   const { host } = new URL(registry.url);
   return host === "hub.docker.com" || host === "registry-1.docker.io" ? "docker.io" : host;
 }

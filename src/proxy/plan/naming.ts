@@ -123,7 +123,7 @@ function looksLikeHost(component: string): boolean {
   return component.includes(".") || component.includes(":") || component === "localhost";
 }
 
-function canonicalHost(host: string): string {
+export function canonicalHost(host: string): string {
   const lower = host.toLowerCase().replace(/:443$/, "");
   return lower === "registry-1.docker.io" || lower === "index.docker.io" ? "docker.io" : lower;
 }
