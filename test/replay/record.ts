@@ -79,6 +79,15 @@ await save("upload-expiry", workflowIds.uploadExpiry);
 await starters.startExecutionRetention({ trigger: "manual" });
 await temporal.call((client) => finish(client, workflowIds.executionRetention), { timeoutMs: 30_000 });
 await save("execution-retention", workflowIds.executionRetention);
+for (const [name, begin] of [
+  ["evict-cache", starters.startCacheEviction],
+  ["keep-cache", starters.startCacheKeeping],
+  ["warm-up-cache", starters.startWarmUp],
+] as const) {
+  const { workflowId } = await begin({ trigger: "manual" });
+  await temporal.call((client) => finish(client, workflowId), { timeoutMs: 30_000 });
+  await save(name, workflowId);
+}
 await temporal.call((client) => client.schedule.getHandle(scheduleIds.executionRetention).trigger());
 const tick = await eventually("the tick's run", async () => {
   const described = await temporal.call((client) => client.schedule.getHandle(scheduleIds.executionRetention).describe());
