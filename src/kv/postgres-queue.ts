@@ -15,36 +15,44 @@ WHERE kv_queue.token IS NOT NULL AND kv_queue.remarked_at IS NULL`;
 
 const CLAIM = `
 WITH picked AS MATERIALIZED (
-  SELECT member FROM kv_queue WHERE queue = $1 AND slot = $2 AND ready_at <= clock_timestamp()
+  SELECT ctid AS row FROM kv_queue WHERE queue = $1 AND slot = $2 AND ready_at <= clock_timestamp()
   ORDER BY marked_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 UPDATE kv_queue q SET token = t.token, ready_at = clock_timestamp() + $4 * interval '1 millisecond', remarked_at = NULL
 FROM picked p, (SELECT nextval('kv_claim_tokens') AS token) t
-WHERE q.queue = $1 AND q.slot = $2 AND q.member = p.member
+WHERE q.ctid = p.row
 RETURNING q.member, q.token`;
 
-const GIVEN = `
-given AS (SELECT g.member COLLATE "C" AS member, g.token FROM unnest($3::text[], $4::bigint[]) AS g(member, token)),
+/**
+ * Locks what the claims hold still. One look-up for each of them by the primary key: a join would be planned by statistics, which a queue
+ * that was empty a moment ago does not have. Rows that changed since the statement began are locked but not found by their ctid.
+ */
+const LOCKED = `
+given AS MATERIALIZED (
+  SELECT $1::text COLLATE "C" AS queue, $2::integer AS slot, g.member COLLATE "C" AS member, g.token
+  FROM unnest($3::text[], $4::bigint[]) AS g(member, token) ORDER BY 3
+),
 locked AS MATERIALIZED (
-  SELECT q.member FROM kv_queue q JOIN given g ON q.member = g.member AND q.token = g.token
-  WHERE q.queue = $1 AND q.slot = $2
-  ORDER BY q.member FOR UPDATE OF q
+  SELECT l.row, l.remarked_at FROM given g CROSS JOIN LATERAL (
+    SELECT q.ctid AS row, q.remarked_at FROM kv_queue q
+    WHERE q.queue = g.queue AND q.slot = g.slot AND q.member = g.member AND q.token = g.token FOR UPDATE
+  ) l
 )`;
 
+/** What was marked again meanwhile is not found, or not removed. */
 const COMPLETE = `
-WITH ${GIVEN}
-DELETE FROM kv_queue q USING locked l WHERE q.queue = $1 AND q.slot = $2 AND q.member = l.member AND q.remarked_at IS NULL`;
+WITH ${LOCKED}
+DELETE FROM kv_queue q USING locked l WHERE q.ctid = l.row AND l.remarked_at IS NULL`;
 
 /** What was marked again waits since that mark. A statement of its own: it must see marks that came during the deletion. */
 const REQUEUE = `
-WITH ${GIVEN}
+WITH ${LOCKED}
 UPDATE kv_queue q SET token = NULL, marked_at = q.remarked_at, ready_at = q.remarked_at, remarked_at = NULL
-FROM locked l WHERE q.queue = $1 AND q.slot = $2 AND q.member = l.member AND q.remarked_at IS NOT NULL`;
+FROM locked l WHERE q.ctid = l.row AND l.remarked_at IS NOT NULL`;
 
 const EXTEND = `
-WITH ${GIVEN}
-UPDATE kv_queue q SET ready_at = clock_timestamp() + $5 * interval '1 millisecond'
-FROM locked l WHERE q.queue = $1 AND q.slot = $2 AND q.member = l.member`;
+WITH ${LOCKED}
+UPDATE kv_queue q SET ready_at = clock_timestamp() + $5 * interval '1 millisecond' FROM locked l WHERE q.ctid = l.row`;
 
 const OLDEST = `
 SELECT EXTRACT(EPOCH FROM clock_timestamp() - marked_at) * 1000 AS age FROM kv_queue
