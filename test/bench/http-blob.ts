@@ -10,7 +10,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { OciClient, randomContent } from "../support/oci-client.ts";
 import { ADMIN, registryBacking } from "../support/registry-server.ts";
 import { freePort } from "../support/slipway.ts";
-import { STARTED_AS, cpuSeconds, median } from "./http-load.ts";
+import { STARTED_AS, STARTED_WITH, cpuSeconds, median } from "./http-load.ts";
 import type { ProcessOptions } from "./http-process.ts";
 
 const ROUNDS = Number(process.argv[2] ?? 7);
@@ -35,6 +35,7 @@ async function startRegistryProcess(): Promise<RegistryProcess> {
   const options: ProcessOptions = { kind: "registry", ...backing, auth: "open", logLevel: "error" };
   const child = fork(new URL("./http-process.ts", import.meta.url), {
     env: { ...STARTED_AS, ...process.env, SLIPWAY_BENCH_PROCESS: JSON.stringify(options) },
+    execArgv: [...STARTED_WITH],
     stdio: ["ignore", "ignore", "inherit", "ipc"],
   });
   const [message] = (await once(child, "message")) as [{ port: number }];

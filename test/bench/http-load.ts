@@ -5,6 +5,9 @@ import { connect } from "node:net";
 /** The environment that the bootstrap gives to a server. */
 export const STARTED_AS = { MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "262144" } as const;
 
+/** And the flags of Node. */
+export const STARTED_WITH = ["--max-semi-space-size=8"];
+
 export interface LoadRequest {
   readonly port: number;
   readonly path: string;

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { OciClient, randomContent } from "../support/oci-client.ts";
 import { ADMIN, registryBacking } from "../support/registry-server.ts";
 import { freePort } from "../support/slipway.ts";
-import { STARTED_AS, cpuSeconds, hasWrk, load, median } from "./http-load.ts";
+import { STARTED_AS, STARTED_WITH, cpuSeconds, hasWrk, load, median } from "./http-load.ts";
 import type { LoadResult } from "./http-load.ts";
 import type { BareAnswer, ProcessOptions } from "./http-process.ts";
 
@@ -34,6 +34,7 @@ async function start(label: string, options: ProcessOptions): Promise<Server> {
   const log = openSync(join(backing.dataDir, `${label.replaceAll(/\W+/g, "-")}.log`), "w");
   const child = fork(new URL("./http-process.ts", import.meta.url), {
     env: { ...STARTED_AS, ...process.env, SLIPWAY_BENCH_PROCESS: JSON.stringify(options) },
+    execArgv: [...STARTED_WITH],
     stdio: ["ignore", log, "inherit", "ipc"],
   });
   closeSync(log);
