@@ -9,6 +9,7 @@ import type { HealthComponent } from "./harbor/services.ts";
 import type { HttpObserver } from "./http/observer.ts";
 import type { Mount } from "./http/mounts.ts";
 import { createHarborRouter } from "./harbor/harbor.ts";
+import { createRegistriesRouter, createRegistryDirectory } from "./harbor/registries.ts";
 import { createOpsRouter } from "./ops/ops.ts";
 import { startServer } from "./server.ts";
 import type { RunningServer, ServerOptions } from "./server.ts";
@@ -83,16 +84,18 @@ function createTokenMount({ app, addresses }: Surface): Mount {
 }
 
 function createHarborMount({ app, addresses, version }: Surface): Mount {
-  const handler = createHarborRouter({
+  const { registries: store } = app.proxy;
+  const services = {
     auth: app.auth,
     projects: app.catalog.projects,
-    registries: null,
+    registries: createRegistryDirectory(store),
     addresses,
     clock: app.clock,
     version,
     storageProvider: app.store.driver === "fs" ? "filesystem" : "s3",
     health: () => harborHealth(app),
-  });
+  };
+  const handler = createHarborRouter(services, [createRegistriesRouter({ ...services, store, probe: app.registryProbe })]);
   return { path: "/api", operation: "api", handler };
 }
 

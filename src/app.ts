@@ -23,8 +23,10 @@ import { Database } from "./db/pool.ts";
 import type { Kv } from "./kv/kv.ts";
 import { Members } from "./kv/members.ts";
 import { openKv } from "./kv/open-kv.ts";
+import { syncUpstreams } from "./proxy/configured-upstreams.ts";
 import { createProxy } from "./proxy/open-proxy.ts";
 import type { Proxy } from "./proxy/open-proxy.ts";
+import { RegistryProbe } from "./proxy/registry-probe.ts";
 import type { BlobStore } from "./storage/blob-store.ts";
 import { openBlobStore } from "./storage/open-store.ts";
 import { AccessLog } from "./telemetry/access-log.ts";
@@ -68,6 +70,7 @@ export interface App {
   readonly auth: Auth;
   readonly upstreamPool: UpstreamPool;
   readonly proxy: Proxy;
+  readonly registryProbe: RegistryProbe;
   readonly temporal: TemporalConnection | null;
   readonly admin: AdminOutcome;
   /** Closed in reverse order with everything else. */
@@ -95,6 +98,7 @@ interface BuildInput {
 async function build(input: BuildInput): Promise<App> {
   const { config, endpoints, parts, closer } = input;
   registerSettings(config, endpoints);
+  for (const notice of config.notices) parts.logger.warn({ notice }, "the configuration file has a key without a meaning here");
   const telemetry = openTelemetry(input);
   const state = await openState(input);
   const content = await openContent(input, state);
@@ -107,6 +111,7 @@ async function build(input: BuildInput): Promise<App> {
     dataDir: config.dataDir,
   });
   await catalog.ensureLibrary();
+  await syncConfigured(input, { ...state, ...content });
   const app: App = {
     config,
     ...parts,
@@ -187,13 +192,18 @@ async function openContent({ config, parts, closer }: BuildInput, { database, bu
   return { encryption, store, catalog, auth };
 }
 
-async function openUpstream({ config, parts, closer }: BuildInput, opened: State & Content): Promise<Pick<App, "upstreamPool" | "proxy">> {
+async function openUpstream(
+  { config, parts, closer }: BuildInput,
+  opened: State & Content,
+): Promise<Pick<App, "upstreamPool" | "proxy" | "registryProbe">> {
   const { kv, members, bus, encryption, catalog, database, store, bootId } = opened;
   const hostState = await KvHostState.start(kv);
   closer.add("host state", () => hostState.close());
+  const { proxy: settings } = config.settings;
+  const reach = { deny: settings.upstream_deny, onSecret: registerSecret };
   const upstreamPool = new UpstreamPool({
+    ...reach,
     shared: hostState,
-    onSecret: registerSecret,
     processes: () => Math.max(1, members.known().filter((member) => member.roles.includes("proxy")).length),
   });
   closer.add("upstream", () => upstreamPool.close());
@@ -208,12 +218,26 @@ async function openUpstream({ config, parts, closer }: BuildInput, opened: State
     self: { bootId, host: hostname(), address: null },
     internalKey: encryption.deriveKey("internal-fills"),
     stagingFolder: join(config.dataDir, "staging"),
-    mirrorHost: null,
-    defaults: { mode: "revalidate", ttlSeconds: 60, maxStaleSeconds: 600, negativeSeconds: 30, prefetch: true },
-    maxFills: 64,
+    mirrorHost: settings.mirror,
+    defaults: {
+      mode: settings.mode,
+      ttlSeconds: settings.tag_ttl_seconds,
+      maxStaleSeconds: settings.max_stale_seconds,
+      negativeSeconds: settings.negative_seconds,
+      prefetch: settings.prefetch,
+    },
+    maxFills: settings.max_fills,
   });
   closer.add("proxy", () => proxy.close());
-  return { upstreamPool, proxy };
+  const registryProbe = new RegistryProbe({ openPool: () => new UpstreamPool({ ...reach, attempts: 1 }) });
+  return { upstreamPool, proxy, registryProbe };
+}
+
+/** By processes that serve; a command line tool leaves the upstreams as they are. */
+async function syncConfigured({ config, parts }: BuildInput, { database, encryption, bus }: State & Content): Promise<void> {
+  const { default_upstreams: defaults, mirror: mirrorHost } = config.settings.proxy;
+  if (!config.roles.has("proxy") && !config.roles.has("api")) return;
+  await syncUpstreams({ database, encryption, announcer: bus, logger: parts.logger, upstreams: config.upstreams, defaults, mirrorHost });
 }
 
 function authConfig(config: Config): Parameters<typeof createAuth>[0]["config"] {
@@ -265,7 +289,13 @@ function addHealthChecks(app: App): void {
 /** Whatever is secret among the settings must never be printed, from the first line on. */
 function registerSettings(config: Config, endpoints: Endpoints): void {
   const { settings } = config;
-  for (const secret of [settings.data.encryption_key, settings.auth.admin_password, settings.storage.s3_secret_access_key]) {
+  const upstreamSecrets = (config.upstreams ?? []).map(({ password }) => password);
+  for (const secret of [
+    settings.data.encryption_key,
+    settings.auth.admin_password,
+    settings.storage.s3_secret_access_key,
+    ...upstreamSecrets,
+  ]) {
     if (secret !== null) registerSecret(secret);
   }
   for (const url of [endpoints.databaseUrl, settings.redis.url]) {
