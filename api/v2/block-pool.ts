@@ -7,9 +7,9 @@ const SLAB_BYTES = BLOCK_SIZES[0];
 const SMALLEST = BLOCK_SIZES[3];
 
 /** Blocks from outside the slabs that are kept for the next. */
-const SPARE_BLOCKS = 64;
+const SPARE_BLOCKS = 48;
 
-export const DEFAULT_BLOCK_BYTES = 8 * 1024 * 1024;
+export const DEFAULT_BLOCK_BYTES = 4 * 1024 * 1024;
 
 /** A part of the pool for one read and one write. */
 export interface Block {
