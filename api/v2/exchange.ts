@@ -26,8 +26,8 @@ export class Exchange {
   principal: Principal = ANONYMOUS;
   /** HIT, MISS, STALE ... where a cache decided. */
   cache: string | undefined;
-  /** Body bytes handed to the connection. */
-  bytes = 0;
+  #bytes = 0;
+  #firstByteAt: number | null = null;
   readonly #socketBytes: number;
   #query: URLSearchParams | undefined;
   #controller: AbortController | undefined;
@@ -43,6 +43,21 @@ export class Exchange {
   get bytesReceived(): number {
     const declared = declaredLength(this.req);
     return declared !== null && this.req.complete ? declared : this.req.socket.bytesRead - this.#socketBytes;
+  }
+
+  /** Body bytes handed to the connection. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  set bytes(count: number) {
+    if (count > 0) this.#firstByteAt ??= performance.now();
+    this.#bytes = count;
+  }
+
+  /** From the request to the first byte of a body; undefined while there was none. */
+  get firstByteMs(): number | undefined {
+    return this.#firstByteAt === null ? undefined : this.#firstByteAt - this.startedAt;
   }
 
   get isHead(): boolean {

@@ -192,6 +192,7 @@ export function createHotHandler(
       principal: principal.key,
       remote: addresses.remoteAddress(req),
       userAgent,
+      cache: target.kind === "proxy" ? "HIT" : undefined,
     });
     return true;
   };

@@ -95,6 +95,8 @@ function report(exchange: Exchange, services: RegistryServices): void {
     bytesSent: exchange.bytes,
     bytesReceived: exchange.bytesReceived,
     durationMs: performance.now() - exchange.startedAt,
+    firstByteMs: exchange.firstByteMs,
+    cache: exchange.cache,
     principal: exchange.principal.key,
     remote: services.addresses.remoteAddress(req),
     userAgent: req.headers["user-agent"],

@@ -19,6 +19,8 @@ export interface RequestRecord {
   readonly bytesSent: number;
   readonly bytesReceived: number;
   readonly durationMs: number;
+  /** Until the first byte of a body; the whole time when absent. */
+  readonly firstByteMs?: number | undefined;
   readonly principal?: string | undefined;
   readonly remote?: string | undefined;
   readonly userAgent?: string | undefined;

@@ -53,6 +53,10 @@ export class Metrics {
   }
 }
 
+export function renderFamilies(families: readonly MetricFamily[]): string {
+  return families.map(renderFamily).join("\n");
+}
+
 function renderFamily(family: MetricFamily): string {
   const lines = [`# HELP ${family.name} ${family.help}`, `# TYPE ${family.name} ${family.type}`];
   for (const sample of family.samples ?? []) lines.push(`${family.name}${renderLabels(sample.labels)} ${sample.value}`);
