@@ -7,7 +7,7 @@ import { testNamespace } from "../support/temporal.ts";
 
 test("schedules are created once, left alone when right, repaired when changed, and removed by configuration", async (t) => {
   const { temporal } = await testNamespace(t);
-  const wanted = maintenanceSchedules({ garbageCollectionCron: "30 2 1 * mon" });
+  const wanted = maintenanceSchedules({ garbageCollectionCron: "30 2 1 * mon" }).filter(({ cron }) => cron !== null);
   const ids = wanted.map((schedule) => schedule.id);
   const outcomes = async (schedules = wanted): Promise<string[]> => [...(await ensureSchedules(temporal, schedules)).values()];
 
@@ -35,7 +35,7 @@ test("schedules are created once, left alone when right, repaired when changed, 
   const paused = await temporal.call((client) => client.schedule.getHandle(scheduleIds.uploadExpiry).describe());
   assert.equal(paused.state.paused, true, "an operator's pause is respected");
 
-  const off = maintenanceSchedules({ garbageCollectionCron: null });
+  const off = maintenanceSchedules({ garbageCollectionCron: null }).slice(0, 3);
   assert.deepEqual(await outcomes(off), ["unchanged", "removed", "unchanged"]);
   assert.deepEqual(await outcomes(off), ["unchanged", "absent", "unchanged"]);
   assert.equal(ids.length, 3);
