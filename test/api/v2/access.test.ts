@@ -164,6 +164,10 @@ test("a mount from a project that the caller may not read begins an upload and t
   const bounded = await tokenFor("repository:fresh/app:pull,push", ADMIN);
   const narrow = new OciClient(registry.url, { authorization: `Bearer ${bounded}` });
   assert.equal((await narrow.start("fresh/app", `?mount=${content.digest}&from=public/app`)).status, 201);
+  for (const source of ["private/app", "unreal/app"]) {
+    const asked = await anonymous.start("fresh/app", `?mount=${content.digest}&from=${source}`);
+    assert.ok(challengeOf(asked).endsWith(`,scope="repository:fresh/app:pull,push repository:${source}:pull"`));
+  }
   const secret = randomContent(200);
   await admin.pushBlob("private/app", secret);
   assert.equal((await narrow.start("fresh/app", `?mount=${secret.digest}&from=private/app`)).status, 202);
