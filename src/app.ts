@@ -12,6 +12,7 @@ import type { AdminOutcome } from "./auth/first-admin.ts";
 import { createAuth } from "./auth/open-auth.ts";
 import type { Auth } from "./auth/open-auth.ts";
 import { InvalidationBus } from "./catalog/cache/invalidation-bus.ts";
+import { OUTBOX_CHANNEL } from "./catalog/outbox-relay.ts";
 import { createCatalog } from "./catalog/open-catalog.ts";
 import type { Catalog } from "./catalog/open-catalog.ts";
 import type { Config } from "./config/config.ts";
@@ -171,7 +172,7 @@ async function openState({ config, endpoints, parts, closer }: BuildInput): Prom
 
 type Content = Pick<App, "encryption" | "store" | "catalog" | "auth">;
 
-async function openContent({ config, parts, closer }: BuildInput, { database, bus }: State): Promise<Content> {
+async function openContent({ config, parts, closer }: BuildInput, { database, bus, kv }: State): Promise<Content> {
   const { settings } = config;
   const { logger, clock } = parts;
   const encryption = await loadEncryption({ key: config.encryptionKey, dataDir: config.dataDir });
@@ -184,6 +185,8 @@ async function openContent({ config, parts, closer }: BuildInput, { database, bu
     bus,
     clock,
     log: logger,
+    // A wake-up: the relay polls as well, so a lost one costs a moment.
+    onOutbox: () => void kv.publish(OUTBOX_CHANNEL, "").catch(() => undefined),
     cache: { maxBytes: settings.cache.memory_mb * 1024 * 1024, staleOnDbErrorMs: settings.auth.stale_on_db_error_seconds * 1000 },
   });
   closer.add("catalog", () => catalog.close());

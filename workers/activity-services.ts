@@ -3,7 +3,7 @@ import type { ActivityServices } from "../activities/services.ts";
 import type { App } from "../src/app.ts";
 import { dispatchEvents } from "../src/catalog/event-dispatcher.ts";
 import { writeLinkRecords } from "../src/catalog/link-records.ts";
-import { OutboxRelay } from "../src/catalog/outbox-relay.ts";
+import { OUTBOX_CHANNEL, OutboxRelay } from "../src/catalog/outbox-relay.ts";
 import { CacheEvictor } from "../src/proxy/eviction.ts";
 import { CacheUpkeep } from "../src/proxy/upkeep.ts";
 import { ExecutionStore } from "../src/execution/execution-store.ts";
@@ -14,8 +14,6 @@ import type { MaintenanceStarters } from "../src/temporal/maintenance.ts";
 const HOUR_MS = 3_600_000;
 const EXECUTIONS_KEPT = 1_000;
 const EXECUTION_MAX_AGE_MS = 90 * 24 * HOUR_MS;
-/** Writers announce new outbox rows here. */
-export const OUTBOX_CHANNEL = "outbox";
 
 export function createActivityServices(app: App, starters: MaintenanceStarters): ActivityServices {
   const { database, catalog, logger, store, kv } = app;

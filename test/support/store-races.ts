@@ -90,7 +90,7 @@ export function raceTests(check: Check): void {
       (error: unknown) => error,
     );
     let offset = 0;
-    while (offset < 10 * MIB) {
+    while (offset < 8 * MIB) {
       await new Promise((resolve) => setTimeout(resolve, 20));
       offset = (await other.sessionSize(id)) ?? 0;
     }
