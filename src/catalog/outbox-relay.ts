@@ -26,9 +26,6 @@ export interface OutboxRelayOptions {
   readonly idle?: { readonly baseMs: number; readonly capMs: number };
 }
 
-/** Writers announce new rows here. */
-export const OUTBOX_CHANNEL = "outbox";
-
 export interface RelayStats {
   readonly handled: number;
   readonly failed: number;
