@@ -1,5 +1,6 @@
 /** Which mounts a process serves, by its roles. The only place where the HTTP surfaces meet the parts of the application. */
 import type { App } from "../src/app.ts";
+import { createCacheApiRouter } from "./cache/cache-api.ts";
 import { createClientAddresses } from "./http/client-address.ts";
 import type { ClientAddresses } from "./http/client-address.ts";
 import type { ProjectIdentity } from "../src/auth/principal.ts";
@@ -41,7 +42,13 @@ export async function serve(app: App, options: ServeOptions): Promise<RunningSer
   const surface: Surface = {
     app,
     addresses: createClientAddresses({ externalUrl: server.external_url, trustedProxies: server.trusted_proxies }),
-    observer: { onResponse: (record) => app.accessLog.onResponse(record), onLimit: (limit) => limits.count(limit) },
+    observer: {
+      onResponse: (record) => {
+        app.accessLog.onResponse(record);
+        app.traffic.onResponse(record);
+      },
+      onLimit: (limit) => limits.count(limit),
+    },
     version: options.version,
   };
   const { roles } = app.config;
@@ -54,7 +61,7 @@ export async function serve(app: App, options: ServeOptions): Promise<RunningSer
     ...(roles.has("proxy") ? createRegistry(surface) : {}),
     mounts: [
       ...(roles.has("proxy") ? [createTokenMount(surface)] : []),
-      ...(roles.has("api") ? [createHarborMount(surface)] : []),
+      ...(roles.has("api") ? [createCacheMount(surface), createHarborMount(surface)] : []),
       { path: "/", operation: "ops", handler: ops },
     ],
     observer: surface.observer,
@@ -97,6 +104,19 @@ function createHarborMount({ app, addresses, version }: Surface): Mount {
   };
   const handler = createHarborRouter(services, [createRegistriesRouter({ ...services, store, probe: app.registryProbe })]);
   return { path: "/api", operation: "api", handler };
+}
+
+function createCacheMount({ app, addresses }: Surface): Mount {
+  const handler = createCacheApiRouter({
+    auth: app.auth,
+    addresses,
+    view: app.cacheView,
+    registries: app.proxy.registries,
+    probe: app.registryProbe,
+    pool: app.upstreamPool,
+    clock: app.clock,
+  });
+  return { path: "/api/v1", operation: "api", handler };
 }
 
 async function projectOf(app: App, repository: string): Promise<ProjectIdentity | null> {

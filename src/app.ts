@@ -24,9 +24,13 @@ import { Database } from "./db/pool.ts";
 import type { Kv } from "./kv/kv.ts";
 import { Members } from "./kv/members.ts";
 import { openKv } from "./kv/open-kv.ts";
+import { CacheTraffic } from "./proxy/cache-traffic.ts";
+import { CacheView } from "./proxy/cache-view.ts";
 import { syncUpstreams } from "./proxy/configured-upstreams.ts";
+import { hostIdentity } from "./proxy/fill/host-identity.ts";
 import { createProxy } from "./proxy/open-proxy.ts";
 import type { Proxy } from "./proxy/open-proxy.ts";
+import { addProxyMetrics } from "./proxy/proxy-metrics.ts";
 import { RegistryProbe } from "./proxy/registry-probe.ts";
 import type { BlobStore } from "./storage/blob-store.ts";
 import { openBlobStore } from "./storage/open-store.ts";
@@ -72,6 +76,8 @@ export interface App {
   readonly upstreamPool: UpstreamPool;
   readonly proxy: Proxy;
   readonly registryProbe: RegistryProbe;
+  readonly traffic: CacheTraffic;
+  readonly cacheView: CacheView;
   readonly temporal: TemporalConnection | null;
   readonly admin: AdminOutcome;
   /** Closed in reverse order with everything else. */
@@ -129,6 +135,7 @@ async function build(input: BuildInput): Promise<App> {
   };
   addHealthChecks(app);
   addAppMetrics(app.metrics, app);
+  addPullThroughMetrics(app);
   return app;
 }
 
@@ -195,10 +202,9 @@ async function openContent({ config, parts, closer }: BuildInput, { database, bu
   return { encryption, store, catalog, auth };
 }
 
-async function openUpstream(
-  { config, parts, closer }: BuildInput,
-  opened: State & Content,
-): Promise<Pick<App, "upstreamPool" | "proxy" | "registryProbe">> {
+type Upstream = Pick<App, "upstreamPool" | "proxy" | "registryProbe" | "traffic" | "cacheView">;
+
+async function openUpstream({ config, parts, closer }: BuildInput, opened: State & Content): Promise<Upstream> {
   const { kv, members, bus, encryption, catalog, database, store, bootId } = opened;
   const hostState = await KvHostState.start(kv);
   closer.add("host state", () => hostState.close());
@@ -210,6 +216,7 @@ async function openUpstream(
     processes: () => Math.max(1, members.known().filter((member) => member.roles.includes("proxy")).length),
   });
   closer.add("upstream", () => upstreamPool.close());
+  const stagingFolder = join(config.dataDir, "staging");
   const proxy = createProxy({
     ...parts,
     catalog,
@@ -218,9 +225,9 @@ async function openUpstream(
     encryption,
     pool: upstreamPool,
     invalidations: bus,
-    self: { bootId, host: hostname(), address: null },
+    self: { bootId, host: await hostIdentity(stagingFolder), address: null },
     internalKey: encryption.deriveKey("internal-fills"),
-    stagingFolder: join(config.dataDir, "staging"),
+    stagingFolder,
     mirrorHost: settings.mirror,
     defaults: {
       mode: settings.mode,
@@ -233,7 +240,22 @@ async function openUpstream(
   });
   closer.add("proxy", () => proxy.close());
   const registryProbe = new RegistryProbe({ openPool: () => new UpstreamPool({ ...reach, attempts: 1 }) });
-  return { upstreamPool, proxy, registryProbe };
+  const traffic = new CacheTraffic(database, parts.logger);
+  closer.add("cache counters", () => traffic.close());
+  const cacheView = new CacheView({ db: database, clock: parts.clock, traffic });
+  return { upstreamPool, proxy, registryProbe, traffic, cacheView };
+}
+
+function addPullThroughMetrics({ config, metrics, proxy, upstreamPool: pool, traffic, cacheView: view }: App): void {
+  const { max_gb: limit } = config.settings.cache;
+  addProxyMetrics(metrics, {
+    fills: proxy.fills,
+    usage: proxy.usage,
+    pool,
+    traffic,
+    view,
+    maxBytes: limit === 0 ? null : Math.round(limit * 2 ** 30),
+  });
 }
 
 /** By processes that serve; a command line tool leaves the upstreams as they are. */

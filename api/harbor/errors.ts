@@ -1,6 +1,8 @@
 /** The error envelope of the Harbor API, in one place. */
 import type { ErrorRequestHandler, Response } from "express";
-import { SlipwayError, toSlipwayError } from "../../src/core/errors.ts";
+import { toSlipwayError } from "../../src/core/errors.ts";
+import type { SlipwayError } from "../../src/core/errors.ts";
+import { fromBodyParser } from "../http/body-errors.ts";
 
 /** Harbor's code for each status; what a client sees of ours is the nearest of them. */
 const CODES: Readonly<Record<number, string>> = {
@@ -40,12 +42,4 @@ function describe(error: SlipwayError, response: Response): object {
 function sendErrors(response: Response, status: number, error: object): void {
   const body = `${JSON.stringify({ errors: [error] })}\n`;
   response.status(status).type("application/json").send(body);
-}
-
-function fromBodyParser(thrown: unknown): unknown {
-  const status = thrown instanceof Error ? (thrown as { status?: unknown }).status : undefined;
-  if (thrown instanceof SlipwayError || typeof status !== "number" || status < 400 || status > 499) return thrown;
-  return status === 413
-    ? new SlipwayError("PAYLOAD_TOO_LARGE", { cause: thrown })
-    : new SlipwayError("BAD_REQUEST", { message: "the request body cannot be read", cause: thrown });
 }

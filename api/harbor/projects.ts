@@ -48,7 +48,7 @@ function addCollection(router: Router, services: HarborServices): void {
   });
 }
 
-function visibilityOf(services: HarborServices, caller: Principal): Visibility {
+export function visibilityOf(services: Pick<HarborServices, "auth">, caller: Principal): Visibility {
   // A token for the registry shows nothing that anybody could not see.
   if (caller.kind === "anonymous" || !boundAllows(caller, API_BOUND)) {
     if (services.auth.config.mode === "required") throw refusal(caller);

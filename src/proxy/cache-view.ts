@@ -1,5 +1,6 @@
 /** What the cache holds, for people: totals, pages of entries, names. Every statement runs on an index; totals are remembered for a moment. */
 import type { Clock } from "../core/clock.ts";
+import type { Visibility } from "../auth/project-list.ts";
 import { containsPattern } from "../catalog/like.ts";
 import type { Queryable } from "../db/pool.ts";
 import type { CacheTraffic } from "./cache-traffic.ts";
@@ -134,6 +135,17 @@ export class CacheView {
       this.#count(query, where, values),
     ]);
     return { items: rows.rows.map(toEntry), total: count };
+  }
+
+  /** Which projects' content somebody may see. */
+  async projectsFor(visibility: Visibility): Promise<VisibleProjects> {
+    if (visibility.kind === "all") return null;
+    const { rows } = await this.#db.query<{ id: number }>(
+      `SELECT p.id FROM projects p WHERE p.registry_id IS NOT NULL AND (p.public OR p.name = ANY ($1)
+         OR EXISTS (SELECT 1 FROM project_members m WHERE m.project_id = p.id AND m.user_id = $2)) ORDER BY p.id`,
+      [visibility.kind === "named" ? visibility.names : [], visibility.kind === "member" ? visibility.userId : null],
+    );
+    return rows.map((row) => row.id);
   }
 
   /** Names of proxied repositories, in order. */
