@@ -10,6 +10,8 @@ import type { HealthComponent } from "./harbor/services.ts";
 import type { HttpObserver } from "./http/observer.ts";
 import type { Mount } from "./http/mounts.ts";
 import { createHarborRouter } from "./harbor/harbor.ts";
+import { reachableUrl } from "./internal/address.ts";
+import { createInternalFills } from "./internal/fills.ts";
 import { createRegistriesRouter, createRegistryDirectory } from "./harbor/registries.ts";
 import { createOpsRouter } from "./ops/ops.ts";
 import { startServer } from "./server.ts";
@@ -53,20 +55,26 @@ export async function serve(app: App, options: ServeOptions): Promise<RunningSer
   };
   const { roles } = app.config;
   const ops = createOpsRouter({ health: app.health, metrics: app.metrics, version: options.version });
-  return startServer({
+  const running = await startServer({
     host: options.host,
     port: options.port,
     reusePort: options.reusePort,
     tls: app.config.tls,
     ...(roles.has("proxy") ? createRegistry(surface) : {}),
     mounts: [
-      ...(roles.has("proxy") ? [createTokenMount(surface)] : []),
+      ...(roles.has("proxy") ? [createTokenMount(surface), createInternalFills({ ...app.proxy, clock: app.clock })] : []),
       ...(roles.has("api") ? [createCacheMount(surface), createHarborMount(surface)] : []),
       { path: "/", operation: "ops", handler: ops },
     ],
     observer: surface.observer,
     limits: { maxConnections: server.max_connections, idleTimeoutMs: server.idle_body_seconds * 1000 },
   });
+  const address = reachableUrl(running);
+  app.proxy.setAddress(address);
+  await app.members
+    .setAddress(address)
+    .catch((error: unknown) => app.logger.debug({ error }, "the address is announced with the next heartbeat"));
+  return running;
 }
 
 function createRegistry({ app, addresses, observer }: Surface): Pick<ServerOptions, "hot" | "registry"> {

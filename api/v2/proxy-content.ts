@@ -101,15 +101,22 @@ async function readBlob(
   const opened = await withCacheState(exchange, target, () => services.blobs.open(target, digest, exchange.signal));
   const extra = cacheHeaders(exchange, target, { cache: opened.kind === "stored" ? "HIT" : "MISS", ageSeconds: 0 });
   if (opened.kind === "stored") await answerBlob(exchange, { ...opened.blob, digest }, { sender, extra });
-  else await sendFilling(exchange, { digest, blob: opened.blob, extra });
+  else await sendFilling(exchange, { digest, blob: opened.blob, extra }, sender);
 }
 
 /** Bytes as they arrive. When the fill fails, the connection is broken: a client must never take a part for the whole. */
 async function sendFilling(
   exchange: Exchange,
   { digest, blob, extra }: { digest: string; blob: OpenBlob; extra: readonly string[] },
+  { blocks }: BlobSender,
 ): Promise<void> {
-  const range = parseRange(exchange.req.headers.range, blob.size);
+  const { headers: asked } = exchange.req;
+  if (matchesEntityTag(asked["if-none-match"], digest)) {
+    exchange.send(304, [...blobHeaders(digest), ...extra].slice(2));
+    return;
+  }
+  const isPartial = asked["if-range"] === undefined || asked["if-range"] === `"${digest}"`;
+  const range = parseRange(isPartial ? asked.range : undefined, blob.size);
   if (range.kind === "unsatisfiable") {
     throw withHeaders(new SlipwayError("RANGE_INVALID"), ["Content-Range", `bytes */${blob.size}`, "Accept-Ranges", "bytes"]);
   }
@@ -120,8 +127,9 @@ async function sendFilling(
   exchange.begin(range.kind === "full" ? 200 : 206, headers);
   exchange.res.flushHeaders();
   const write = blockWriter(exchange.res);
+  blocks.enter();
   try {
-    for await (const chunk of blob.read({ start, end }, exchange.signal)) {
+    for await (const chunk of blob.read({ start, end }, { blocks, signal: exchange.signal })) {
       await write(chunk);
       exchange.bytes += chunk.length;
     }
@@ -129,6 +137,8 @@ async function sendFilling(
   } catch (error) {
     exchange.error = error;
     exchange.res.destroy();
+  } finally {
+    blocks.leave();
   }
 }
 

@@ -41,6 +41,11 @@ export class BlobSender {
     this.#pool = options.pool ?? new BlockPool();
   }
 
+  /** For others that send bytes of blobs. */
+  get blocks(): BlockPool {
+    return this.#pool;
+  }
+
   stats(): ReturnType<BlockPool["stats"]> {
     return this.#pool.stats();
   }

@@ -56,6 +56,9 @@ export interface Proxy {
   readonly leases: FillLeases;
   readonly usage: CacheUsage;
   policyOf(project: Project): ProxyPolicy;
+  /** Where other hosts reach this process. */
+  setAddress(address: string): void;
+  readonly internalKey: Buffer;
   close(): Promise<void>;
 }
 
@@ -122,6 +125,10 @@ export function createProxy(options: ProxyOptions): Proxy {
     leases,
     usage,
     policyOf,
+    setAddress: (address) => {
+      options.self.address = address;
+    },
+    internalKey: options.internalKey,
     close: async () => {
       await fills.close();
       await usage.close();
@@ -134,6 +141,7 @@ function createFillEngine(options: ProxyOptions, { leases, usage }: { leases: Fi
   return new FillEngine({
     writer: options.catalog.content,
     store: options.store,
+    findLinked: (repository, digest) => options.catalog.blobs.findLinked(repository, digest),
     leases,
     remote: new RemoteFills({ key: options.internalKey, clock: options.clock, folder: options.stagingFolder }),
     self: options.self,

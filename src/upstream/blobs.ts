@@ -27,6 +27,8 @@ export interface GetBlobOptions extends CallOptions {
   readonly range?: ByteRange | undefined;
   /** From the descriptor: finds a body that ends early although the registry named no length. */
   readonly expectedSize?: number | undefined;
+  /** Hands over the whole when it comes although its beginning was asked for. */
+  readonly acceptWhole?: boolean | undefined;
 }
 
 interface Wanted {
@@ -67,7 +69,10 @@ export class BlobReader {
       opened.body.destroy();
       throw new SlipwayError("RANGE_INVALID");
     }
-    const end = range?.end === undefined ? size : Math.min(range.end + 1, size ?? Number.MAX_SAFE_INTEGER);
+    const isPart = opened.answer.status === 206;
+    if (range?.end !== undefined && !isPart) this.#options.quirks.note(opened.answer.origin, "rangeIgnored");
+    const takesWhole = options.acceptWhole === true && !isPart && start === 0;
+    const end = range?.end === undefined || takesWhole ? size : Math.min(range.end + 1, size ?? Number.MAX_SAFE_INTEGER);
     const body = this.#resuming(wanted, opened, { start, end });
     if (signal) destroyOnAbort(body, signal);
     return {
@@ -76,6 +81,7 @@ export class BlobReader {
       length: end === null ? null : end - start,
       start,
       rangeHonoured: opened.start === start,
+      isPart,
       contentType: opened.answer.header("content-type") ?? null,
       body,
     };
@@ -137,6 +143,7 @@ export class BlobReader {
   async #open(wanted: Wanted, range: ByteRange | undefined): Promise<Opened | "beyond"> {
     const { places, quirks } = this.#options;
     const key = `${wanted.repository}@${wanted.digest}`;
+    if (wanted.call.elsewhere) places.forget(key);
     const place = range ? places.find(key) : null;
     if (place) {
       try {

@@ -104,7 +104,8 @@ export class Exchange {
   #candidates(request: UpstreamRequest): Candidate[] {
     const { bases } = this.#options.resolved;
     const { target } = request;
-    if ("path" in target) return bases.map((base) => ({ base, url: urlUnder(base, target.path) }));
+    const order = request.call.elsewhere ? [...bases.slice(1), ...bases.slice(0, 1)] : bases;
+    if ("path" in target) return order.map((base) => ({ base, url: urlUnder(base, target.path) }));
     const url = new URL(target.url);
     const base = bases.find((each) => each.origin === url.origin) ?? bases[0];
     return base ? [{ base, url }] : [];

@@ -53,6 +53,8 @@ export interface CallOptions {
   readonly priority?: Priority | undefined;
   /** How long the call may wait for its turn; the default depends on the priority. */
   readonly waitMs?: number | undefined;
+  /** Begins with another address than usual: what the first one sent was wrong. */
+  readonly elsewhere?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -95,6 +97,8 @@ export interface BlobAnswer {
   readonly start: number;
   /** False when the registry sent everything and the bytes before the range are thrown away. */
   readonly rangeHonoured: boolean;
+  /** False when the registry sends the whole blob, asked for or not. */
+  readonly isPart: boolean;
   readonly contentType: string | null;
   readonly body: Readable;
 }

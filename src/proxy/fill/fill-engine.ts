@@ -2,6 +2,7 @@
  * Cold blobs: at most one fetch of a digest in the whole deployment, any number of readers. Decides for each request whether to fetch, to join, or to follow
  * another process, and takes over when that one dies.
  */
+import { LRUCache } from "lru-cache";
 import type { BlobWriter } from "../../catalog/blob-writer.ts";
 import type { StoredBlob } from "../../catalog/registry.ts";
 import { SlipwayError } from "../../core/errors.ts";
@@ -12,16 +13,26 @@ import type { UpstreamClient } from "../../upstream/client.ts";
 import type { Priority } from "../../upstream/types.ts";
 import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
+import { adoptFor } from "./fill-adoption.ts";
 import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
-import { FileFollower, readGrowing, sizeOf } from "./growing.ts";
+import { fetcherOf } from "./fill-source.ts";
+import { answerOf, FileFollower } from "./growing.ts";
 import type { Growing } from "./growing.ts";
+import { readOpenBlob } from "./open-blob.ts";
+import type { OpenBlob } from "./open-blob.ts";
 import type { RemoteFills } from "./remote-fills.ts";
+import { removeLeftovers } from "./staging-leftovers.ts";
 
-export interface FillRequest {
+export type { OpenBlob } from "./open-blob.ts";
+
+export interface FillTarget {
   readonly projectId: number;
   /** The name under which the content is kept here. */
   readonly repository: string;
+}
+
+export interface FillRequest extends FillTarget {
   readonly upstreamRepository: string;
   readonly digest: string;
   /** From a descriptor of a manifest of this repository. */
@@ -33,30 +44,28 @@ export interface FillRequest {
 export interface FillEngineOptions {
   readonly writer: BlobWriter;
   readonly store: BlobStore;
+  /** The size when the repository has a link to the digest. */
+  readonly findLinked: (repository: string, digest: string) => Promise<{ size: number } | null>;
   readonly leases: FillLeases;
   readonly remote: RemoteFills;
   readonly self: ProcessIdentity;
   readonly folder: string;
   readonly limits: FillLimits;
-  /** Fills that run at once in this process; more wait. */
+  /** Prefetches begin only while fewer fills run in this process. */
   readonly maxFills: number;
   readonly logger: Logger;
   /** Told of every blob that came from upstream. */
   readonly onStored: (digest: string, size: number) => void;
 }
 
-/** A blob that can be read from any position now. */
-export interface OpenBlob {
-  readonly size: number;
-  /** Chunks are valid until the next one is asked for. */
-  read(range: { start: number; end: number }, signal?: AbortSignal): AsyncIterable<Uint8Array>;
+/** A source that others fill, with those whose right to it was proved: they get a link when the blob is stored. */
+interface Shared<Source extends Growing> {
+  readonly source: Source;
+  readonly targets: Map<string, FillTarget>;
 }
 
-interface Running {
-  readonly fill: Fill;
+interface Running extends Shared<Fill> {
   readonly fence: number;
-  /** Repositories that get a link when the blob is stored: those whose right to it was proved. */
-  readonly targets: Map<string, { projectId: number; repository: string }>;
 }
 
 export interface FillStats {
@@ -73,16 +82,17 @@ export interface FillStats {
   secondsSum: number;
 }
 
-const TAKE_OVERS = 5;
 const OWNER_POLL_MS = 200;
-/** A range that begins so far behind what is there is fetched by itself instead of waiting. */
-const AHEAD_BYTES = 1024 * 1024;
+const MAX_WAIT_FOR_OWNER_MS = 15_000;
+const MAX_FOLLOWED = 4_096;
+const LEFTOVERS_EVERY_MS = 3_600_000;
 
 export class FillEngine {
   readonly #options: FillEngineOptions;
   readonly #running = new Map<string, Running>();
-  readonly #starting = new Map<string, Promise<Growing | StoredBlob>>();
-  readonly #renewer: NodeJS.Timeout;
+  readonly #followed = new LRUCache<string, Shared<Growing>>({ max: MAX_FOLLOWED });
+  readonly #starting = new Map<string, { repository: string; source: Promise<Growing | StoredBlob> }>();
+  readonly #timers: readonly NodeJS.Timeout[];
   #isClosed = false;
   readonly stats: FillStats = {
     started: 0,
@@ -100,30 +110,54 @@ export class FillEngine {
 
   constructor(options: FillEngineOptions) {
     this.#options = options;
-    this.#renewer = setInterval(() => void this.#renew(), RENEW_MS);
-    this.#renewer.unref();
+    this.#timers = [
+      setInterval(() => void this.#renew(), RENEW_MS).unref(),
+      setInterval(() => void this.#removeLeftovers(), LEFTOVERS_EVERY_MS).unref(),
+    ];
+    void this.#removeLeftovers();
   }
 
   get active(): number {
     return this.#running.size;
   }
 
-  /** A fill of this process, for other hosts that follow it. */
-  find(digest: string): Growing | null {
-    return this.#running.get(digest)?.fill ?? null;
+  /** What this host has of a fill, for other hosts that follow it: of this process, or of another one on this host. */
+  async find(digest: string): Promise<Growing | null> {
+    const running = this.#running.get(digest);
+    if (running) return running.source;
+    const { leases, self } = this.#options;
+    const owner = await leases.findOwner(digest);
+    return owner !== null && owner.host === self.host ? this.#fileFollower(digest, async () => null) : null;
   }
 
   /** Opens a blob that the project may read but that is not linked yet. Errors of upstream come out here, before any byte. */
   async open(request: FillRequest, signal?: AbortSignal): Promise<OpenBlob | StoredBlob> {
     const first = await this.#join(request);
     if ("bytes" in first) return first;
-    const size = await sizeOf(first, signal);
-    return { size, read: (range, readSignal) => this.#read(request, { growing: first, size, range }, readSignal) };
+    const size = await answerOf(first, signal);
+    return {
+      size,
+      read: (range, options) =>
+        readOpenBlob({
+          ...options,
+          request,
+          first,
+          range,
+          size,
+          stats: this.stats,
+          rejoin: () => this.#join(request),
+          readStored: async (part) =>
+            (await this.#options.store.read(request.digest, { start: part.start, end: part.end - 1 })) as AsyncIterable<Uint8Array>,
+        }),
+    };
   }
 
-  /** Starts a fill that nobody reads; resolves when it runs or is there already. */
+  /** Starts a fill that nobody reads yet; nothing when somebody fetches it already. */
   async prefetch(request: FillRequest): Promise<void> {
-    if (this.#running.size >= this.#options.maxFills) return;
+    const { digest } = request;
+    const isUnderWay = this.#running.has(digest) || this.#followed.has(digest) || this.#starting.has(digest);
+    if (isUnderWay || this.#running.size >= this.#options.maxFills) return;
+    if ((await this.#options.leases.findOwner(digest)) !== null) return;
     await this.#join(request);
   }
 
@@ -137,145 +171,107 @@ export class FillEngine {
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    clearInterval(this.#renewer);
-    await Promise.all([...this.#running.values()].map(({ fill }) => fill.abandon(new SlipwayError("DRAINING"))));
-  }
-
-  async *#read(
-    request: FillRequest,
-    opened: { growing: Growing; size: number; range: { start: number; end: number } },
-    signal?: AbortSignal,
-  ): AsyncGenerator<Uint8Array> {
-    let { growing } = opened;
-    let position = opened.range.start;
-    const { end } = opened.range;
-    if (this.#isAhead(growing, position, opened.size)) {
-      yield* this.#readAhead(request, opened.range, signal);
-      return;
-    }
-    for (let takeOvers = 0; ; takeOvers += 1) {
-      try {
-        for await (const chunk of readGrowing(growing, { start: position, end }, signal)) {
-          yield chunk;
-          position += chunk.length;
-        }
-        return;
-      } catch (error) {
-        // Only what another process failed to bring is tried again here: what this one fetched wrongly stays wrong.
-        if (growing instanceof Fill || growing.state !== "failed" || takeOvers >= TAKE_OVERS) throw error;
-        this.stats.takenOver += 1;
-        const next = await this.#join(request);
-        if ("bytes" in next) {
-          yield* this.#readStored(request.digest, { start: position, end }, signal);
-          return;
-        }
-        growing = next;
-      }
-    }
-  }
-
-  async *#readStored(digest: string, range: { start: number; end: number }, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
-    yield* (await this.#options.store.read(digest, { start: range.start, end: range.end - 1 }, signal)) as AsyncIterable<Uint8Array>;
-  }
-
-  #isAhead(growing: Growing, start: number, size: number): boolean {
-    return growing.state === "running" && start > growing.prefixEnd + AHEAD_BYTES && growing.visibleEnd(start) <= start && start < size;
-  }
-
-  /** Straight from upstream to one client; not stored, counted apart. */
-  async *#readAhead(request: FillRequest, range: { start: number; end: number }, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
-    this.stats.aheadRequests += 1;
-    const answer = await request.client.getBlob(request.upstreamRepository, request.digest, {
-      range: { start: range.start, end: range.end - 1 },
-      priority: "interactive",
-      signal,
-    });
-    for await (const chunk of answer.body as AsyncIterable<Uint8Array>) {
-      this.stats.aheadBytes += chunk.length;
-      yield chunk;
-    }
+    for (const timer of this.#timers) clearInterval(timer);
+    const running = [...this.#running.values()];
+    await Promise.all(running.map(({ source }) => source.abandon(new SlipwayError("DRAINING"))));
+    await Promise.all(running.map(({ source, fence }) => this.#options.leases.release(source.digest, fence, null).catch(() => undefined)));
   }
 
   async #join(request: FillRequest): Promise<Growing | StoredBlob> {
-    if (this.#isClosed) throw new SlipwayError("DRAINING");
-    const running = this.#running.get(request.digest);
-    if (running && running.fill.state !== "failed") {
-      await this.#proveRight(request, running);
-      this.stats.joined += 1;
-      return running.fill;
+    const { digest, repository } = request;
+    for (;;) {
+      if (this.#isClosed) throw new SlipwayError("DRAINING");
+      const shared = this.#running.get(digest) ?? this.#followed.get(digest);
+      if (shared && shared.source.state !== "failed") return this.#share(request, shared);
+      const starting = this.#starting.get(digest);
+      if (!starting) break;
+      if (starting.repository === repository) {
+        this.stats.joined += 1;
+        return starting.source;
+      }
+      // Of another repository: its outcome does not concern us, only that it is over.
+      await starting.source.catch(() => undefined);
     }
-    const key = `${request.repository}@${request.digest}`;
-    const starting = this.#starting.get(key);
-    if (starting) {
-      this.stats.joined += 1;
-      return starting;
-    }
-    const start = this.#start(request).finally(() => this.#starting.delete(key));
-    this.#starting.set(key, start);
-    return start;
+    const source = this.#start(request).finally(() => this.#starting.delete(digest));
+    this.#starting.set(digest, { repository, source });
+    return source;
   }
 
   /** Another repository asks for a digest on its way: its own upstream must have it, of the same size, before it may read a byte. */
-  async #proveRight(request: FillRequest, running: Running): Promise<void> {
-    if (running.targets.has(request.repository)) return;
-    const size = await sizeOf(running.fill);
-    const head = await request.client.headBlob(request.upstreamRepository, request.digest, { priority: request.priority });
-    if (head.size !== size) throw new SlipwayError("BLOB_UNKNOWN");
-    running.targets.set(request.repository, request);
+  async #share(request: FillRequest, { source, targets }: Shared<Growing>): Promise<Growing | StoredBlob> {
+    if (!targets.has(request.repository)) {
+      const size = await answerOf(source);
+      await this.#proveRight(request, size);
+      targets.set(request.repository, { projectId: request.projectId, repository: request.repository });
+    }
+    if (source.state === "done") {
+      const linked = await this.#options.writer.linkStored(request, request.digest, null);
+      if (linked) return linked;
+    }
+    this.stats.joined += 1;
+    return source;
+  }
+
+  async #proveRight(request: FillRequest, size: number): Promise<void> {
+    const { digest, priority, upstreamRepository } = request;
+    const head = await request.client.headBlob(upstreamRepository, digest, { priority });
+    if (head.size !== size) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
   }
 
   async #start(request: FillRequest): Promise<Growing | StoredBlob> {
-    const stored = await this.#linkIfStored(request);
-    if (stored) return stored;
-    for (let waited = 0; ; waited += 1) {
+    const until = performance.now() + MAX_WAIT_FOR_OWNER_MS;
+    for (;;) {
+      const stored = await this.#linkIfStored(request);
+      if (stored) return stored;
       const lease = await this.#options.leases.acquire(request);
-      if (lease.held) return this.#own(request, lease.fence);
-      if (lease.owner) {
-        const followed = await this.#follow(request, lease.owner);
-        if (followed) return followed;
-      }
-      const now = await this.#linkIfStored(request);
-      if (now) return now;
-      if (waited > 50) throw new SlipwayError("UPSTREAM_UNAVAILABLE", { retryAfterSeconds: 2 });
+      if (lease.held) return (await this.#storedMeanwhile(request, lease.fence)) ?? this.#own(request, lease.fence);
+      const followed = lease.owner && (await this.#follow(request, lease.owner));
+      if (followed) return followed;
+      if (performance.now() > until) throw new SlipwayError("UPSTREAM_UNAVAILABLE", { retryAfterSeconds: 2 });
       await sleep(OWNER_POLL_MS);
     }
   }
 
-  /** The bytes are here by another project; the own upstream still has to have them. */
-  async #linkIfStored(request: FillRequest): Promise<StoredBlob | null> {
-    const stat = await this.#options.store.stat(request.digest);
-    if (!stat) return null;
-    const head = await request.client.headBlob(request.upstreamRepository, request.digest, { priority: request.priority });
-    if (head.size !== null && head.size !== stat.size) throw new SlipwayError("BLOB_UNKNOWN");
-    return this.#options.writer.linkStored(request, request.digest, null);
+  /** Another process may have finished between the look at storage and the lease. */
+  async #storedMeanwhile(request: FillRequest, fence: number): Promise<StoredBlob | null> {
+    const { leases } = this.#options;
+    try {
+      const stored = await this.#linkIfStored(request);
+      if (stored) await leases.complete(request.digest, fence);
+      return stored;
+    } catch (error) {
+      await leases.release(request.digest, fence, null).catch(() => undefined);
+      throw error;
+    }
   }
 
-  #own(request: FillRequest, fence: number): Fill {
-    const { folder, limits, store, writer } = this.#options;
-    const { digest } = request;
+  /** The bytes are here by another repository; the own upstream still has to have them. */
+  async #linkIfStored(request: FillRequest): Promise<StoredBlob | null> {
+    const { store, writer, findLinked } = this.#options;
+    const stat = await store.stat(request.digest);
+    if (!stat) return null;
+    const linked = await findLinked(request.repository, request.digest);
+    if (linked) return { digest: request.digest, size: linked.size, bytes: null };
+    await this.#proveRight(request, stat.size);
+    return writer.linkStored(request, request.digest, null);
+  }
+
+  async #own(request: FillRequest, fence: number): Promise<Fill> {
+    const { folder, limits, remote } = this.#options;
+    const { digest, size, client } = request;
+    await remote.handOver(digest);
     const targets = new Map([[request.repository, { projectId: request.projectId, repository: request.repository }]]);
     const fill = new Fill({
       digest,
-      size: request.size,
+      size,
       fence,
       folder,
       limits,
-      fetch: async (range, { signal }) => {
-        const answer = await request.client.getBlob(request.upstreamRepository, digest, {
-          ...(range.start === 0 && range.end === null
-            ? {}
-            : { range: { start: range.start, end: range.end === null ? undefined : range.end - 1 } }),
-          ...(request.size === null ? {} : { expectedSize: request.size }),
-          priority: request.priority,
-          signal,
-        });
-        return { size: answer.size, body: answer.body as AsyncIterable<Uint8Array> };
-      },
-      adopt: async (path, size) => {
-        for (const target of targets.values()) {
-          await writer.storeAndLink(target, { digest, size, promote: (signal) => store.adoptFile(path, { digest, size }, signal) });
-        }
-        this.#options.onStored(digest, size);
+      fetch: fetcherOf(request),
+      mayFetchParts: () => client.honoursRanges,
+      adopt: async (path, found) => {
+        await adoptFor(targets, { digest, size: found, path }, this.#options);
+        this.#options.onStored(digest, found);
       },
       onBytes: (count) => {
         this.stats.upstreamBytes += count;
@@ -286,63 +282,87 @@ export class FillEngine {
       },
     });
     this.stats.started += 1;
-    this.#running.set(digest, { fill, fence, targets });
-    void this.#settle(fill, fence);
+    const running = { source: fill, fence, targets };
+    this.#running.set(digest, running);
+    void this.#settle(running);
     return fill;
   }
 
-  async #settle(fill: Fill, fence: number): Promise<void> {
+  async #settle(running: Running): Promise<void> {
     const { leases, logger } = this.#options;
+    const { source: fill, fence } = running;
     const { digest } = fill;
     try {
       await fill.finished;
       this.stats.completed += 1;
       this.stats.secondsSum += (performance.now() - fill.startedAt) / 1000;
-      await leases.complete(digest, fence);
+      await leases.complete(digest, fence).catch(() => undefined);
     } catch (error) {
       this.stats.failed += 1;
       logger.warn({ digest, error }, "a fill failed");
       await leases.release(digest, fence, fill.failure?.code ?? "INTERNAL").catch(() => undefined);
     } finally {
-      this.#running.delete(digest);
+      // A successor may have taken its place.
+      if (this.#running.get(digest) === running) this.#running.delete(digest);
     }
   }
 
-  async #follow(request: FillRequest, owner: Owner): Promise<Growing | StoredBlob | null> {
-    const { self, folder, limits, leases, store, remote } = this.#options;
-    // Reading somebody else's fetch needs the same right as fetching.
-    const head = await request.client.headBlob(request.upstreamRepository, request.digest, { priority: request.priority });
+  async #follow(request: FillRequest, owner: Owner): Promise<Growing | null> {
+    const { self, remote, writer } = this.#options;
+    const { digest } = request;
+    const targets = new Map<string, FillTarget>();
+    const link = async (): Promise<StoredBlob | null> => {
+      if ((await this.#options.store.stat(digest)) === null) return null;
+      let linked: StoredBlob | null = null;
+      for (const target of targets.values()) linked = (await writer.linkStored(target, digest, null)) ?? linked;
+      return linked;
+    };
+    const source =
+      owner.host === self.host
+        ? this.#fileFollower(digest, link)
+        : owner.address === null
+          ? null
+          : await remote.follow({ digest, address: owner.address, isStored: link });
+    if (!source) return null;
+    // Reading somebody else's fetch needs the same right as fetching; for one's own repository the fetch itself is the proof.
+    if (owner.repository !== request.repository) await this.#proveRight(request, await answerOf(source));
+    targets.set(request.repository, { projectId: request.projectId, repository: request.repository });
     this.stats.followed += 1;
-    const isStored = async (): Promise<StoredBlob | null> => {
-      const stat = await store.stat(request.digest);
-      if (!stat || (head.size !== null && head.size !== stat.size)) return null;
-      return this.#options.writer.linkStored(request, request.digest, null);
-    };
-    const isOwned = async (): Promise<boolean> => {
-      const lease = await leases.acquire(request);
-      if (!lease.held) return lease.owner !== null;
-      await leases.release(request.digest, lease.fence, null);
-      return false;
-    };
-    if (owner.host === self.host)
-      return new FileFollower({ folder, digest: request.digest, heldBackBytes: limits.heldBackBytes, isStored, isOwned });
-    return owner.address === null ? null : remote.follow({ digest: request.digest, address: owner.address, isStored, isOwned });
+    this.#followed.set(digest, { source, targets });
+    return source;
+  }
+
+  #fileFollower(digest: string, isStored: () => Promise<StoredBlob | null>): FileFollower {
+    const { folder, limits, leases } = this.#options;
+    const isOwned = async (): Promise<boolean> => (await leases.findOwner(digest)) !== null;
+    return new FileFollower({ folder, digest, heldBackBytes: limits.heldBackBytes, isStored, isOwned });
   }
 
   /** A fill whose lease went to another is stopped: two writers of one file would both fail. */
   async #renew(): Promise<void> {
-    const held = [...this.#running.values()].filter(({ fill }) => fill.state === "running");
+    for (const [digest, { source }] of this.#followed) if (source.state !== "running") this.#followed.delete(digest);
+    const held = [...this.#running.values()].filter(({ source }) => source.state === "running");
     if (held.length === 0) return;
     try {
       const kept = await this.#options.leases.renew(
-        held.map(({ fill, fence }) => ({ digest: fill.digest, fence, stagedBytes: fill.stagedBytes })),
+        held.map(({ source, fence }) => ({ digest: source.digest, fence, stagedBytes: source.stagedBytes })),
       );
-      for (const { fill } of held) {
-        if (!kept.has(fill.digest) && fill.state === "running")
-          void fill.abandon(new SlipwayError("CONFLICT", { message: "another process took this fill over" }));
+      for (const { source } of held) {
+        if (!kept.has(source.digest) && source.state === "running")
+          void source.abandon(
+            new SlipwayError("UPSTREAM_UNAVAILABLE", { message: "another process took this fill over", retryAfterSeconds: 1 }),
+          );
       }
     } catch (error) {
       this.#options.logger.warn({ error, fills: held.length }, "leases of fills could not be renewed");
+    }
+  }
+
+  async #removeLeftovers(): Promise<void> {
+    try {
+      await removeLeftovers(this.#options.folder, (digest) => this.#options.leases.findOwner(digest).then((owner) => owner !== null));
+    } catch (error) {
+      this.#options.logger.debug({ error }, "the staging folder was not cleaned");
     }
   }
 }

@@ -7,8 +7,8 @@ import type { Queryable } from "../../db/pool.ts";
 export interface ProcessIdentity {
   readonly bootId: string;
   readonly host: string;
-  /** Where other hosts reach this process, http://host:port; null when they cannot. */
-  readonly address: string | null;
+  /** Where other hosts reach this process, http://host:port; null while they cannot: it is known only once the listener is bound. */
+  address: string | null;
 }
 
 export interface FillKey {
@@ -20,6 +20,9 @@ export interface FillKey {
 
 export interface Owner {
   readonly bootId: string;
+  /** On whose behalf it fetches: that one's right is proved by the fetch. */
+  readonly projectId: number;
+  readonly repository: string;
   readonly host: string;
   readonly address: string | null;
 }
@@ -30,6 +33,8 @@ export const LEASE_MS = 5_000;
 export const RENEW_MS = 1_000;
 
 interface LeaseRow {
+  project_id: number;
+  repository: string;
   owner: string | null;
   owner_host: string | null;
   owner_address: string | null;
@@ -50,20 +55,27 @@ export class FillLeases {
     const taken = await this.#db.query<LeaseRow>(
       `INSERT INTO fills (digest, size, project_id, repository, owner, owner_host, owner_address, fence, lease_until, attempts)
        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, now() + $8 * interval '1 ms', 1)
-       ON CONFLICT (digest) DO UPDATE SET owner = EXCLUDED.owner, owner_host = EXCLUDED.owner_host, owner_address = EXCLUDED.owner_address,
+       ON CONFLICT (digest) DO UPDATE SET project_id = EXCLUDED.project_id, repository = EXCLUDED.repository, owner = EXCLUDED.owner, owner_host = EXCLUDED.owner_host, owner_address = EXCLUDED.owner_address,
          fence = fills.fence + 1, lease_until = EXCLUDED.lease_until, attempts = fills.attempts + 1, size = coalesce(EXCLUDED.size, fills.size), updated_at = now()
        WHERE fills.lease_until IS NULL OR fills.lease_until < now() OR fills.owner = EXCLUDED.owner
-       RETURNING owner, owner_host, owner_address, fence`,
+       RETURNING project_id, repository, owner, owner_host, owner_address, fence`,
       [key.digest, key.size, key.projectId, key.repository, this.#self.bootId, this.#self.host, this.#self.address, LEASE_MS],
     );
     const row = taken.rows[0];
     if (row) return { held: true, fence: row.fence };
-    const { rows } = await this.#db.query<LeaseRow>("SELECT owner, owner_host, owner_address, fence FROM fills WHERE digest = $1", [
-      key.digest,
-    ]);
-    const other = rows[0];
-    if (!other?.owner) return { held: false, owner: null };
-    return { held: false, owner: { bootId: other.owner, host: other.owner_host ?? "", address: other.owner_address } };
+    return { held: false, owner: await this.findOwner(key.digest) };
+  }
+
+  /** Who holds the lease now. */
+  async findOwner(digest: string): Promise<Owner | null> {
+    const { rows } = await this.#db.query<LeaseRow>(
+      "SELECT project_id, repository, owner, owner_host, owner_address, fence FROM fills WHERE digest = $1 AND lease_until >= now()",
+      [digest],
+    );
+    const row = rows[0];
+    if (!row?.owner) return null;
+    const { owner: bootId, owner_host: host, owner_address: address, project_id: projectId, repository } = row;
+    return { bootId, host: host ?? "", address, projectId, repository };
   }
 
   /** One statement for all fills of this process; the digests that were lost to another owner are left out of the answer. */

@@ -7,11 +7,14 @@ import { planRanges } from "../plan/segments.ts";
 import type { Segment } from "../plan/segments.ts";
 import { PrefixHash } from "./prefix-hash.ts";
 import { StagingFile } from "./staging-file.ts";
+import { Wakeups } from "./wakeups.ts";
 
 export interface FetchedRange {
   /** Size of the whole blob when upstream told. */
   readonly size: number | null;
   readonly body: AsyncIterable<Uint8Array>;
+  /** False when everything from the start of the blob comes although a part was asked for; `body` begins at the part all the same. */
+  readonly isPart: boolean;
 }
 
 export interface FillInput {
@@ -20,8 +23,13 @@ export interface FillInput {
   readonly size: number | null;
   readonly fence: number;
   readonly folder: string;
-  /** `end` is exclusive; null fetches to the end. `elsewhere` asks for another address after a mismatch. */
+  /**
+   * `end` is exclusive; null fetches to the end. A part that begins at 0 and comes as the whole is handed over whole. `elsewhere` asks for
+   * another address after a mismatch.
+   */
   fetch(range: { start: number; end: number | null }, options: { elsewhere: boolean; signal: AbortSignal }): Promise<FetchedRange>;
+  /** Whether parts may be fetched side by side, as far as it is known. */
+  mayFetchParts(): boolean;
   /** Makes the verified file a blob. The file is gone afterwards. */
   adopt(path: string, size: number): Promise<void>;
   readonly limits: FillLimits;
@@ -47,18 +55,25 @@ export const DEFAULT_FILL_LIMITS: FillLimits = {
 
 export type FillState = "running" | "done" | "failed";
 
+interface Work {
+  readonly file: StagingFile;
+  readonly hash: PrefixHash;
+  readonly elsewhere: boolean;
+}
+
 export class Fill {
   readonly digest: string;
   readonly startedAt = performance.now();
+  readonly finished: Promise<void>;
   readonly #input: FillInput;
   readonly #stop = new AbortController();
-  readonly #waiters = new Set<() => void>();
+  readonly #wakeups = new Wakeups();
   #file: StagingFile | null = null;
-  #hash: PrefixHash | null = null;
   #state: FillState = "running";
   #error: SlipwayError | null = null;
   #size: number | null;
-  readonly finished: Promise<void>;
+  #isVerified = false;
+  #firstByteMs: number | null = null;
 
   constructor(input: FillInput) {
     this.digest = input.digest;
@@ -71,6 +86,11 @@ export class Fill {
 
   get state(): FillState {
     return this.#state;
+  }
+
+  /** Stopped from outside, not by its upstream. */
+  get isAbandoned(): boolean {
+    return this.#stop.signal.aborted;
   }
 
   get failure(): SlipwayError | null {
@@ -86,15 +106,34 @@ export class Fill {
     return this.#file?.segments.bytes ?? 0;
   }
 
+  /** Upstream has begun to send, now or to an earlier owner: a head may be sent to clients. */
+  get isAnswered(): boolean {
+    return this.#file?.isAnswered ?? false;
+  }
+
+  /** The whole has the right digest; storage may not have it yet. */
+  get isVerified(): boolean {
+    return this.#isVerified;
+  }
+
+  /** From the start to the first byte of upstream; null when there was none yet. */
+  get firstByteMs(): number | null {
+    return this.#firstByteMs;
+  }
+
   get path(): string | null {
-    return this.#file?.paths.data ?? null;
+    return this.#file?.path ?? null;
+  }
+
+  get epoch(): string {
+    return this.#file?.epoch ?? "";
   }
 
   /** One past the last byte that a reader at the position may have now. */
   visibleEnd(position: number): number {
+    if (this.#isVerified) return Math.max(position, this.#size ?? position);
     if (!this.#file) return position;
     const end = this.#file.segments.contiguousFrom(position);
-    if (this.#state === "done") return Math.max(end, this.#size ?? end);
     const limit = (this.#size ?? end) - this.#input.limits.heldBackBytes;
     return Math.max(position, Math.min(end, limit));
   }
@@ -105,19 +144,8 @@ export class Fill {
   }
 
   /** Resolves at the next progress, the end or the failure. */
-  async change(signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    if (this.#state !== "running") return;
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
-        this.#waiters.delete(done);
-        signal?.removeEventListener("abort", done);
-        resolve();
-      };
-      this.#waiters.add(done);
-      signal?.addEventListener("abort", done, { once: true });
-    });
-    signal?.throwIfAborted();
+  change(signal?: AbortSignal): Promise<void> {
+    return this.#state === "running" ? this.#wakeups.next(signal) : Promise.resolve();
   }
 
   /** Ends the fetching; what is staged stays for the next owner. */
@@ -131,73 +159,105 @@ export class Fill {
       const { folder, digest, fence } = this.#input;
       this.#file = await StagingFile.open({ folder, digest, size: this.#size, fence });
       this.#size = this.#file.size;
-      this.#hash = new PrefixHash(digest, this.#file);
-      await this.#attempts(this.#file, this.#hash);
+      await this.#attempts(this.#file, new PrefixHash(digest, this.#file));
       this.#end("done");
     } catch (error) {
-      this.#error = toSlipwayError(error);
+      this.#error = this.#stop.signal.aborted ? toSlipwayError(this.#stop.signal.reason) : toSlipwayError(error);
       this.#end("failed");
-      await this.#file?.close().catch(() => undefined);
       throw this.#error;
     }
   }
 
-  /** A wrong digest is tried once elsewhere; what came the first time is thrown away. */
   async #attempts(file: StagingFile, hash: PrefixHash): Promise<void> {
+    try {
+      const size = await this.#fetchVerified(file, hash);
+      // Readers may have the rest while the file is made durable.
+      this.#isVerified = true;
+      this.#wakeups.now();
+      await file.markVerified();
+      await this.#input.adopt(file.path, size);
+    } catch (error) {
+      const isWrong = error instanceof SlipwayError && error.code === "DIGEST_MISMATCH";
+      await hash.settled();
+      await file.close().catch(() => undefined);
+      if (isWrong) await file.remove().catch(() => undefined);
+      throw error;
+    }
+    await file.close().catch(() => undefined);
+    await file.removeProgress();
+  }
+
+  /** A wrong digest is tried once elsewhere; what came the first time is thrown away. */
+  async #fetchVerified(file: StagingFile, hash: PrefixHash): Promise<number> {
     for (const elsewhere of [false, true]) {
-      await this.#fetchAll(file, hash, elsewhere);
+      await this.#fetchAll({ file, hash, elsewhere });
       await hash.catchUp();
       const found = hash.digest();
-      if (found === this.digest && hash.position === this.#size) {
-        await file.close();
-        await this.#input.adopt(file.paths.data, hash.position);
-        await file.removeProgress();
-        return;
-      }
+      if (found === this.digest && hash.position === this.#size) return hash.position;
       this.#input.onMismatch(found);
-      hash.reset();
       await file.reset();
+      hash.reset();
+      this.#wakeups.now();
     }
     throw new SlipwayError("DIGEST_MISMATCH", { detail: { digest: this.digest } });
   }
 
-  async #fetchAll(file: StagingFile, hash: PrefixHash, elsewhere: boolean): Promise<void> {
-    const { limits } = this.#input;
+  async #fetchAll(work: Work): Promise<void> {
+    const { limits, mayFetchParts } = this.#input;
     const size = this.#size;
-    if (size === null || size < limits.parallelFromBytes) {
-      const gaps = size === null ? [{ start: 0, end: Number.POSITIVE_INFINITY }] : file.segments.gaps(size);
-      for (const gap of gaps) await this.#fetchPart(gap, { file, hash, elsewhere });
-      if (size === null) this.#learnSize(file.segments.contiguousFrom(0));
+    if (size === null) {
+      await this.#fetchPart({ start: 0, end: null }, work);
+      if (this.#size === null) this.#learnSize(work.file, work.file.segments.contiguousFrom(0));
       return;
     }
-    const parts = planRanges(file.segments.gaps(size), limits.partBytes);
+    const gaps = work.file.segments.gaps(size);
+    if (size >= limits.parallelFromBytes && mayFetchParts()) return this.#fetchParts(planRanges(gaps, limits.partBytes), work);
+    for (const gap of gaps) await this.#fetchPart(gap, work);
+  }
+
+  /** The first part tells whether upstream gives parts at all; where it gives everything, everything is taken from that one answer. */
+  async #fetchParts(parts: Segment[], work: Work): Promise<void> {
     const failure = new AbortController();
-    const workers = Array.from({ length: Math.min(limits.parallel, parts.length) }, async () => {
+    const fetchRest = async (): Promise<void> => {
       for (let part = parts.shift(); part && !failure.signal.aborted; part = parts.shift()) {
-        await this.#fetchPart(part, { file, hash, elsewhere, signal: failure.signal });
+        await this.#fetchPart(part, work, { signal: failure.signal });
       }
-    });
+    };
+    const helpers: Promise<void>[] = [];
+    const onAnswer = (isPart: boolean): void => {
+      if (!isPart) parts.length = 0;
+      else while (helpers.length < Math.min(this.#input.limits.parallel - 1, parts.length)) helpers.push(fetchRest());
+    };
+    const first = parts.shift();
+    if (!first) return;
     try {
-      await Promise.all(workers);
+      await this.#fetchPart(first, work, { signal: failure.signal, onAnswer });
+      await Promise.all([...helpers, fetchRest()]);
     } catch (error) {
       failure.abort(error);
-      await Promise.allSettled(workers);
+      await Promise.allSettled(helpers);
       throw error;
     }
+    const gaps = work.file.segments.gaps(this.#size ?? 0);
+    for (const gap of gaps) await this.#fetchPart(gap, work);
   }
 
   async #fetchPart(
-    part: Segment,
-    { file, hash, elsewhere, signal }: { file: StagingFile; hash: PrefixHash; elsewhere: boolean; signal?: AbortSignal },
+    part: { start: number; end: number | null },
+    { file, hash, elsewhere }: Work,
+    { signal, onAnswer }: { signal?: AbortSignal; onAnswer?: (isPart: boolean) => void } = {},
   ): Promise<void> {
-    const end = Number.isFinite(part.end) ? part.end : null;
     const stop = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
-    const isWhole = part.start === 0 && (end === null || end === this.#size);
-    const fetched = await this.#input.fetch({ start: part.start, end: isWhole ? null : end }, { elsewhere, signal: stop });
-    if (fetched.size !== null && this.#size === null) {
-      file.size = fetched.size;
-      this.#learnSize(fetched.size);
-    }
+    stop.throwIfAborted();
+    const isWhole = part.start === 0 && (part.end === null || part.end === this.#size);
+    const fetched = await this.#input.fetch({ start: part.start, end: isWhole ? null : part.end }, { elsewhere, signal: stop });
+    if (fetched.size !== null && this.#size === null) this.#learnSize(file, fetched.size);
+    this.#firstByteMs ??= performance.now() - this.startedAt;
+    await file.markAnswered();
+    this.#wakeups.now();
+    onAnswer?.(fetched.isPart);
+    // The whole from its first byte is taken as far as it goes.
+    const end = part.start === 0 && !fetched.isPart ? this.#size : part.end;
     let position = part.start;
     for await (const chunk of fetched.body) {
       stop.throwIfAborted();
@@ -206,25 +266,24 @@ export class Fill {
       hash.add(position, wanted);
       position += wanted.length;
       this.#input.onBytes(wanted.length);
-      this.#wake();
+      this.#wakeups.soon(wanted.length);
     }
     const expected = end ?? this.#size;
     if (expected !== null && position < expected) {
       throw new SlipwayError("UPSTREAM_INVALID", { message: "the upstream registry sent fewer bytes than the blob has" });
     }
+    // What came out of order is hashed while the rest is on its way, not at the end.
+    hash.catchUpBehind();
   }
 
-  #learnSize(size: number): void {
+  #learnSize(file: StagingFile, size: number): void {
     this.#size = size;
-    this.#wake();
+    file.size = size;
+    this.#wakeups.now();
   }
 
   #end(state: FillState): void {
     this.#state = state;
-    this.#wake();
-  }
-
-  #wake(): void {
-    for (const waiter of this.#waiters) waiter();
+    this.#wakeups.close();
   }
 }

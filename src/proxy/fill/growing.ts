@@ -1,94 +1,75 @@
 /** A blob that is not complete yet, as its readers see it: in the owner's process, or by the files that the owner writes on the same host. */
-import { open } from "node:fs/promises";
 import { sleep } from "../../core/clock.ts";
 import { SlipwayError } from "../../core/errors.ts";
 import { SegmentMap } from "../plan/segments.ts";
-import { readProgress, stagingPaths } from "./staging-file.ts";
 import type { FillState } from "./fill.ts";
+import { dataPath, readProgress } from "./staging-file.ts";
 
 export interface Growing {
   readonly state: FillState;
   readonly size: number | null;
   readonly failure: SlipwayError | null;
+  /** Null until there is a file. */
   readonly path: string | null;
+  /** Another one when the content began anew. */
+  readonly epoch: string;
+  /** Upstream has begun to send. */
+  readonly isAnswered: boolean;
   readonly prefixEnd: number;
   visibleEnd(position: number): number;
   change(signal?: AbortSignal): Promise<void>;
 }
 
-const READ_BYTES = 256 * 1024;
-
-/** Waits until the size is known; upstream tells it with its first answer as a rule. */
-export async function sizeOf(growing: Growing, signal?: AbortSignal): Promise<number> {
-  while (growing.size === null) {
+/** Waits until it is certain that there is a blob, and how large it is: from then on a head may be sent to clients. */
+export async function answerOf(growing: Growing, signal?: AbortSignal): Promise<number> {
+  while (growing.size === null || !growing.isAnswered) {
     if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
+    if (growing.state === "done" && growing.size !== null) break;
     await growing.change(signal);
   }
   return growing.size;
 }
 
-/**
- * Bytes from start to end (exclusive) as they arrive. One buffer is used again and again: a chunk is valid until the next is asked for. Throws when the
- * fill fails, so that the client's connection is broken and not ended.
- */
-export async function* readGrowing(
-  growing: Growing,
-  range: { start: number; end: number },
-  signal?: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  while (growing.path === null || growing.visibleEnd(range.start) <= range.start) {
-    if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
-    if (growing.state === "done") break;
-    await growing.change(signal);
-  }
-  if (growing.path === null) throw new SlipwayError("UPSTREAM_INVALID");
-  const file = await open(growing.path, "r");
-  try {
-    const buffer = Buffer.allocUnsafe(Math.min(READ_BYTES, Math.max(1, range.end - range.start)));
-    for (let position = range.start; position < range.end;) {
-      const available = Math.min(growing.visibleEnd(position), range.end);
-      if (available > position) {
-        const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, available - position), position);
-        if (bytesRead === 0) throw new SlipwayError("UPSTREAM_INVALID", { message: "the staged blob was replaced" });
-        position += bytesRead;
-        yield buffer.subarray(0, bytesRead);
-        continue;
-      }
-      if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
-      await growing.change(signal);
-    }
-  } finally {
-    await file.close();
-  }
-}
-
-const POLL_MS = 25;
+const POLL_MS = 20;
+/** How often the catalog is asked when the files say nothing new. */
+const ASK_MS = 500;
+const ASK_WITHOUT_FILE_MS = 100;
 
 export interface FileFollowerOptions {
   readonly folder: string;
   readonly digest: string;
   readonly heldBackBytes: number;
-  /** Asks the catalog whether the blob is stored by now. */
+  /** Asks the catalog whether the blob is stored by now, and links it for those who follow. */
   isStored(): Promise<{ size: number } | null>;
   /** Whether somebody still holds the lease. */
   isOwned(): Promise<boolean>;
 }
 
-/** Follows a fill of another process on this host. */
+/** Follows a fill of another process on this host. All readers share one look at the files. */
 export class FileFollower implements Growing {
-  readonly path: string;
   readonly #options: FileFollowerOptions;
-  readonly #progressPath: ReturnType<typeof stagingPaths>;
   #segments = new SegmentMap();
-  #lastChange = performance.now();
+  #epoch = "";
+  #hasFile = false;
+  #isVerified = false;
+  #changedAt = performance.now();
+  #askedAt = performance.now();
+  #polling: Promise<void> | null = null;
+  isAnswered = false;
   state: FillState = "running";
   size: number | null = null;
   failure: SlipwayError | null = null;
 
   constructor(options: FileFollowerOptions) {
     this.#options = options;
-    this.#progressPath = stagingPaths(options.folder, options.digest);
-    this.path = this.#progressPath.data;
+  }
+
+  get path(): string | null {
+    return this.#hasFile ? dataPath(this.#options.folder, this.#options.digest, this.#epoch) : null;
+  }
+
+  get epoch(): string {
+    return this.#epoch;
   }
 
   get prefixEnd(): number {
@@ -96,32 +77,63 @@ export class FileFollower implements Growing {
   }
 
   visibleEnd(position: number): number {
-    if (this.state === "done") return Math.max(position, this.size ?? position);
+    if (this.state === "done" || this.#isVerified) return Math.max(position, this.size ?? position);
     const end = this.#segments.contiguousFrom(position);
     return Math.max(position, Math.min(end, (this.size ?? end) - this.#options.heldBackBytes));
   }
 
   async change(signal?: AbortSignal): Promise<void> {
-    await sleep(POLL_MS, signal);
-    const progress = await readProgress(this.#progressPath);
-    if (progress) {
-      const before = this.#segments.bytes;
-      this.#segments = new SegmentMap(progress.segments);
-      this.size = progress.size ?? this.size;
-      if (this.#segments.bytes !== before) this.#lastChange = performance.now();
+    signal?.throwIfAborted();
+    if (this.state !== "running") return;
+    this.#polling ??= this.#poll().finally(() => {
+      this.#polling = null;
+    });
+    await this.#polling;
+    signal?.throwIfAborted();
+  }
+
+  async #poll(): Promise<void> {
+    try {
+      const isNews = await this.#look();
+      if (isNews) return;
+      const now = performance.now();
+      const silence = this.#hasFile ? ASK_MS : ASK_WITHOUT_FILE_MS;
+      if (now - this.#changedAt > silence && now - this.#askedAt > silence) await this.#ask();
+      if (this.state === "running") await sleep(POLL_MS);
+    } catch (cause) {
+      this.state = "failed";
+      this.failure = new SlipwayError("UPSTREAM_UNAVAILABLE", { message: "the fetch of this blob cannot be followed", cause });
     }
-    // The files are gone when the owner is done; and they stand still when it is dead.
-    if (progress === null || performance.now() - this.#lastChange > 1_000) await this.#ask();
+  }
+
+  async #look(): Promise<boolean> {
+    const progress = await readProgress(this.#options.folder, this.#options.digest);
+    if (progress === null) {
+      // The files go when the owner is done.
+      if (this.#hasFile) await this.#ask();
+      return this.state !== "running";
+    }
+    const segments = new SegmentMap(progress.segments);
+    const isNews = segments.bytes !== this.#segments.bytes || progress.epoch !== this.#epoch || progress.verified !== this.#isVerified;
+    const isFirst = !this.isAnswered && progress.answered;
+    this.#segments = segments;
+    this.#epoch = progress.epoch;
+    this.#isVerified = progress.verified;
+    this.#hasFile = true;
+    this.size = progress.size ?? this.size;
+    this.isAnswered ||= progress.answered || segments.bytes > 0;
+    if (isNews) this.#changedAt = performance.now();
+    return isNews || isFirst;
   }
 
   async #ask(): Promise<void> {
+    this.#askedAt = performance.now();
     const stored = await this.#options.isStored();
     if (stored) {
       this.size = stored.size;
       this.state = "done";
       return;
     }
-    this.#lastChange = performance.now();
     if (await this.#options.isOwned()) return;
     this.state = "failed";
     this.failure = new SlipwayError("UPSTREAM_UNAVAILABLE", {

@@ -27,7 +27,12 @@ export class PrefixHash {
 
   /** Called with each chunk once it is in the file. */
   add(position: number, chunk: Uint8Array): void {
-    if (this.#catchingUp !== null || position !== this.#position) return;
+    if (this.#catchingUp !== null) return;
+    if (position !== this.#position) {
+      // Behind, after a resumption for example: the gap is read back while the rest is on its way.
+      if (this.#file.segments.contiguousFrom(this.#position) > position) this.catchUpBehind();
+      return;
+    }
     this.#hash.update(chunk);
     this.#position += chunk.length;
   }
@@ -40,6 +45,16 @@ export class PrefixHash {
       });
       await this.#catchingUp;
     }
+  }
+
+  /** The same without waiting; what it cannot read shows at the end. */
+  catchUpBehind(): void {
+    if (this.#catchingUp === null) void this.catchUp().catch(() => undefined);
+  }
+
+  /** Resolves when nothing is read from the file any more. */
+  async settled(): Promise<void> {
+    await this.#catchingUp?.catch(() => undefined);
   }
 
   digest(): string {

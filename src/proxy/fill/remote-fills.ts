@@ -5,19 +5,22 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { request as httpRequest } from "node:http";
 import type { IncomingMessage } from "node:http";
-import type { StoredBlob } from "../../catalog/registry.ts";
+import { request as httpsRequest } from "node:https";
+import { join } from "node:path";
 import type { Clock } from "../../core/clock.ts";
 import { SlipwayError } from "../../core/errors.ts";
-import { StagingFile } from "./staging-file.ts";
-import type { Growing } from "./growing.ts";
 import type { FillState } from "./fill.ts";
+import type { Growing } from "./growing.ts";
+import { handOver, StagingFile } from "./staging-file.ts";
+import { Wakeups } from "./wakeups.ts";
 
 export const INTERNAL_FILL_PATH = "/internal/fills/";
 export const SIGNATURE_HEADER = "x-slipway-signature";
 export const SIZE_HEADER = "x-slipway-blob-size";
 const VALID_MS = 60_000;
 const CONNECT_MS = 3_000;
-const IDLE_MS = 30_000;
+/** Of the owner, whose upstream may take its time to answer and to send. */
+const IDLE_MS = 45_000;
 const LINGER_MS = 30_000;
 
 export function signPath(key: Buffer, path: string, now: number): string {
@@ -35,54 +38,57 @@ export function isSignatureValid(key: Buffer, path: string, signature: string | 
 export interface RemoteFillsOptions {
   readonly key: Buffer;
   readonly clock: Clock;
-  /** Bytes of other hosts' fills are kept here while they are read. */
+  /** Of this process's own fills; bytes of other hosts' are kept beside them while they are read. */
   readonly folder: string;
 }
 
 interface FollowOptions {
   readonly digest: string;
   readonly address: string;
-  isStored(): Promise<StoredBlob | null>;
-  isOwned(): Promise<boolean>;
+  /** Links the blob for those who follow. */
+  isStored(): Promise<unknown>;
 }
 
 export class RemoteFills {
   readonly #options: RemoteFillsOptions;
-  readonly #followed = new Map<string, RemoteFollower>();
+  readonly #folder: string;
 
   constructor(options: RemoteFillsOptions) {
     this.#options = options;
+    this.#folder = join(options.folder, `remote-${process.pid}`);
   }
 
-  /** One connection for all readers of this process; null when the owner cannot be reached just now. */
-  async follow(options: FollowOptions): Promise<Growing | StoredBlob | null> {
-    const known = this.#followed.get(options.digest);
-    if (known && known.state === "running") return known;
+  /** One connection for all readers of this process; null when the owner cannot be reached just now, or has nothing to send. */
+  async follow(options: FollowOptions): Promise<Growing | null> {
     const path = `${INTERNAL_FILL_PATH}${options.digest}`;
     const signature = signPath(this.#options.key, path, this.#options.clock.now());
     const answer = await connect(new URL(path, options.address), signature).catch(() => null);
-    if (!answer) return (await options.isStored()) ?? null;
-    const file = await StagingFile.open({
-      folder: `${this.#options.folder}/remote-${process.pid}`,
-      digest: options.digest,
-      size: null,
-      fence: 0,
-    });
-    await file.reset();
-    const follower = new RemoteFollower(answer, file, options);
-    this.#followed.set(options.digest, follower);
-    void follower.finished.finally(() => this.#followed.delete(options.digest));
-    return follower;
+    if (!answer) return null;
+    const size = Number(answer.headers[SIZE_HEADER]);
+    const file = await StagingFile.open({ folder: this.#folder, digest: options.digest, size, fence: 0 });
+    if (file.segments.bytes > 0) await file.reset();
+    return new RemoteFollower(answer, { file, size, isStored: options.isStored });
+  }
+
+  /** What came from an owner that is gone is where this process's own fill goes on. */
+  async handOver(digest: string): Promise<void> {
+    await handOver(digest, this.#folder, this.#options.folder).catch(() => undefined);
   }
 }
 
 function connect(url: URL, signature: string): Promise<IncomingMessage | null> {
   return new Promise((resolve, reject) => {
-    const outgoing = httpRequest(url, { headers: { [SIGNATURE_HEADER]: signature }, timeout: CONNECT_MS });
-    outgoing.once("timeout", () => outgoing.destroy(new Error("the owner of the fill does not answer")));
-    outgoing.once("error", reject);
+    // The name in a certificate is the one for clients; what arrives is checked by its digest, and no secret goes there.
+    const options = { headers: { [SIGNATURE_HEADER]: signature }, agent: false as const };
+    const outgoing = url.protocol === "https:" ? httpsRequest(url, { ...options, rejectUnauthorized: false }) : httpRequest(url, options);
+    const connecting = setTimeout(() => outgoing.destroy(new Error("the owner of the fill does not answer")), CONNECT_MS);
+    outgoing.once("socket", (socket) => socket.once("connect", () => clearTimeout(connecting)));
+    outgoing.setTimeout(IDLE_MS, () => outgoing.destroy(new Error("the owner of the fill fell silent")));
+    outgoing.once("error", (error) => {
+      clearTimeout(connecting);
+      reject(error);
+    });
     outgoing.once("response", (answer) => {
-      outgoing.setTimeout(IDLE_MS);
       if (answer.statusCode === 200) {
         resolve(answer);
       } else {
@@ -96,20 +102,25 @@ function connect(url: URL, signature: string): Promise<IncomingMessage | null> {
 
 class RemoteFollower implements Growing {
   readonly #file: StagingFile;
-  readonly #waiters = new Set<() => void>();
-  readonly path: string;
+  readonly #wakeups = new Wakeups();
+  readonly isAnswered = true;
+  readonly size: number;
   readonly finished: Promise<void>;
   state: FillState = "running";
   failure: SlipwayError | null = null;
-  size: number | null;
-  #isComplete = false;
 
-  constructor(answer: IncomingMessage, file: StagingFile, options: FollowOptions) {
+  constructor(answer: IncomingMessage, { file, size, isStored }: { file: StagingFile; size: number; isStored: () => Promise<unknown> }) {
     this.#file = file;
-    this.path = file.paths.data;
-    const size = Number(answer.headers[SIZE_HEADER]);
-    this.size = Number.isSafeInteger(size) && size >= 0 ? size : null;
-    this.finished = this.#copy(answer, options);
+    this.size = size;
+    this.finished = this.#copy(answer, isStored);
+  }
+
+  get path(): string {
+    return this.#file.path;
+  }
+
+  get epoch(): string {
+    return this.#file.epoch;
   }
 
   get prefixEnd(): number {
@@ -121,49 +132,34 @@ class RemoteFollower implements Growing {
     return Math.max(position, this.#file.segments.contiguousFrom(position));
   }
 
-  async change(signal?: AbortSignal): Promise<void> {
-    if (this.state !== "running") return;
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
-        this.#waiters.delete(done);
-        signal?.removeEventListener("abort", done);
-        resolve();
-      };
-      this.#waiters.add(done);
-      signal?.addEventListener("abort", done, { once: true });
-    });
-    signal?.throwIfAborted();
+  change(signal?: AbortSignal): Promise<void> {
+    return this.state === "running" ? this.#wakeups.next(signal) : Promise.resolve();
   }
 
-  async #copy(answer: IncomingMessage, options: FollowOptions): Promise<void> {
+  async #copy(answer: IncomingMessage, isStored: () => Promise<unknown>): Promise<void> {
     try {
       let position = 0;
       for await (const chunk of answer as AsyncIterable<Buffer>) {
         await this.#file.write(position, chunk);
         position += chunk.length;
-        this.#wake();
+        this.#wakeups.soon(chunk.length);
       }
-      this.#isComplete = answer.complete && (this.size === null || position === this.size);
-      if (!this.#isComplete) throw new Error("the owner of the fill ended early");
-      this.size = position;
+      if (!answer.complete || position !== this.size) throw new Error("the owner of the fill ended early");
       // The right to the blob is a link of our own repository.
-      await options.isStored();
+      await isStored();
       this.state = "done";
     } catch (cause) {
-      this.failure = new SlipwayError("UPSTREAM_UNAVAILABLE", {
-        message: "the host that fetched this blob is gone",
-        cause,
-        retryAfterSeconds: 1,
-      });
+      const message = "the host that fetched this blob is gone";
+      this.failure = new SlipwayError("UPSTREAM_UNAVAILABLE", { message, cause, retryAfterSeconds: 1 });
+      // Before anyone is told: who goes on takes up the file.
+      await this.#file.close().catch(() => undefined);
       this.state = "failed";
+      this.#wakeups.close();
+      return;
     }
-    this.#wake();
+    this.#wakeups.close();
     await this.#file.close().catch(() => undefined);
     // Readers that were just about to open it get a while; the rest find the stored blob.
-    setTimeout(() => void this.#file.remove(), LINGER_MS).unref();
-  }
-
-  #wake(): void {
-    for (const waiter of this.#waiters) waiter();
+    setTimeout(() => void this.#file.remove().catch(() => undefined), LINGER_MS).unref();
   }
 }

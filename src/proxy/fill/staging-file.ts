@@ -1,37 +1,47 @@
 /**
  * The growing file of a fill, and beside it a small progress file that says which parts are there. Other processes of the host read both; after a
  * restart the fill goes on from what the progress file says. It names only bytes that were handed to the kernel, so a killed process loses
- * nothing; after a power cut the digest decides.
+ * nothing; after a power cut the digest decides. Content that was thrown away never comes back under the same name: each beginning from nothing
+ * has an epoch, which is part of the file's name.
  */
+import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { fsError } from "../../storage/fs-errors.ts";
 import { SegmentMap } from "../plan/segments.ts";
-import type { Segment } from "../plan/segments.ts";
 
 const PROGRESS_EVERY_MS = 50;
 
-export interface StagedProgress {
-  readonly size: number | null;
-  readonly fence: number;
-  readonly segments: readonly Segment[];
+const Progress = z.object({
+  size: z.number().int().nonnegative().nullable(),
+  fence: z.number().int(),
+  epoch: z.string().regex(/^[0-9a-f]{16}$/),
+  /** Upstream has begun to send: errors of the first request are over. */
+  answered: z.boolean(),
+  /** The whole has the right digest. */
+  verified: z.boolean(),
+  segments: z.array(z.object({ start: z.number().int().nonnegative(), end: z.number().int().nonnegative() })),
+});
+export type StagedProgress = z.infer<typeof Progress>;
+
+function nameOf(folder: string, digest: string): string {
+  return join(folder, digest.replace(":", "-"));
 }
 
-export interface StagingPaths {
-  readonly data: string;
-  readonly progress: string;
+export function progressPath(folder: string, digest: string): string {
+  return `${nameOf(folder, digest)}.json`;
 }
 
-export function stagingPaths(folder: string, digest: string): StagingPaths {
-  const name = digest.replace(":", "-");
-  return { data: join(folder, `${name}.part`), progress: join(folder, `${name}.json`) };
+export function dataPath(folder: string, digest: string, epoch: string): string {
+  return `${nameOf(folder, digest)}.${epoch}.part`;
 }
 
-export async function readProgress(paths: StagingPaths): Promise<StagedProgress | null> {
+export async function readProgress(folder: string, digest: string): Promise<StagedProgress | null> {
   try {
-    return JSON.parse(await readFile(paths.progress, "utf8")) as StagedProgress;
+    return Progress.parse(JSON.parse(await readFile(progressPath(folder, digest), "utf8")));
   } catch {
     // Absent, or cut by a crash in the middle of its first write: begin anew.
     return null;
@@ -45,40 +55,56 @@ export interface StagingOptions {
   readonly fence: number;
 }
 
-export class StagingFile {
-  readonly paths: StagingPaths;
+interface Opened {
+  readonly file: FileHandle;
+  readonly epoch: string;
   readonly segments: SegmentMap;
-  readonly #file: FileHandle;
-  readonly #fence: number;
-  #size: number | null;
-  #saving: Promise<void> | null = null;
-  #isDirty = false;
-  #savedAt = 0;
+  readonly size: number | null;
+}
 
-  private constructor(options: StagingOptions, file: FileHandle, segments: SegmentMap) {
-    this.paths = stagingPaths(options.folder, options.digest);
-    this.#file = file;
-    this.#fence = options.fence;
-    this.#size = options.size;
-    this.segments = segments;
+export class StagingFile {
+  readonly #options: StagingOptions;
+  #file: FileHandle;
+  #epoch: string;
+  #segments: SegmentMap;
+  #size: number | null;
+  #isAnswered = false;
+  #isVerified = false;
+  #saving: Promise<void> | null = null;
+  #isDirty = true;
+  #savedAt = Number.NEGATIVE_INFINITY;
+
+  private constructor(options: StagingOptions, opened: Opened) {
+    this.#options = options;
+    this.#file = opened.file;
+    this.#epoch = opened.epoch;
+    this.#segments = opened.segments;
+    this.#size = opened.size;
+    this.#isAnswered = opened.segments.bytes > 0;
   }
 
   /** Takes up what an earlier owner on this host has left; a leftover of another size is of no use. */
   static async open(options: StagingOptions): Promise<StagingFile> {
-    const paths = stagingPaths(options.folder, options.digest);
     try {
-      await mkdir(options.folder, { recursive: true });
-      const left = await readProgress(paths);
-      const isUsable = left !== null && left.size !== null && (options.size === null || left.size === options.size);
-      const file = await open(paths.data, constants.O_RDWR | constants.O_CREAT | (isUsable ? 0 : constants.O_TRUNC), 0o600);
-      const { size: length } = await file.stat();
-      const kept = isUsable ? left.segments.filter((segment) => segment.end <= length) : [];
-      const staged = new StagingFile({ ...options, size: options.size ?? (isUsable ? left.size : null) }, file, new SegmentMap(kept));
+      await mkdir(options.folder, { recursive: true, mode: 0o700 });
+      const staged = new StagingFile(options, (await reopen(options)) ?? (await begin(options)));
       await staged.save();
       return staged;
     } catch (error) {
       throw fsError(error);
     }
+  }
+
+  get path(): string {
+    return dataPath(this.#options.folder, this.#options.digest, this.#epoch);
+  }
+
+  get epoch(): string {
+    return this.#epoch;
+  }
+
+  get segments(): SegmentMap {
+    return this.#segments;
   }
 
   get size(): number | null {
@@ -88,6 +114,21 @@ export class StagingFile {
   set size(size: number | null) {
     this.#size = size;
     this.#isDirty = true;
+  }
+
+  get isAnswered(): boolean {
+    return this.#isAnswered;
+  }
+
+  async markAnswered(): Promise<void> {
+    if (this.#isAnswered) return;
+    this.#isAnswered = true;
+    await this.#saveNow();
+  }
+
+  async markVerified(): Promise<void> {
+    this.#isVerified = true;
+    await this.#saveNow();
   }
 
   async write(position: number, chunk: Uint8Array): Promise<void> {
@@ -100,14 +141,11 @@ export class StagingFile {
     } catch (error) {
       throw fsError(error);
     }
-    this.segments.add(position, position + chunk.length);
+    this.#segments.add(position, position + chunk.length);
     this.#isDirty = true;
     if (performance.now() - this.#savedAt > PROGRESS_EVERY_MS && this.#saving === null) {
-      this.#saving = this.save().finally(() => {
-        this.#saving = null;
-      });
-      // Followers see it later then; the fill itself does not depend on it.
-      this.#saving.catch(() => undefined);
+      // Followers see it later when it fails; the fill itself does not depend on it.
+      void this.save().catch(() => undefined);
     }
   }
 
@@ -116,38 +154,98 @@ export class StagingFile {
     return bytesRead;
   }
 
-  async save(): Promise<void> {
-    if (!this.#isDirty && this.#savedAt > 0) return;
-    this.#isDirty = false;
-    this.#savedAt = performance.now();
-    const progress: StagedProgress = { size: this.#size, fence: this.#fence, segments: this.segments.list() };
-    const draft = `${this.paths.progress}.${this.#fence}.tmp`;
-    await writeFile(draft, JSON.stringify(progress), { mode: 0o600 });
-    await rename(draft, this.paths.progress);
+  /** One at a time; what changed meanwhile is in the next. */
+  save(): Promise<void> {
+    if (this.#saving) return this.#saving;
+    if (!this.#isDirty) return Promise.resolve();
+    this.#saving = this.#write().finally(() => {
+      this.#saving = null;
+    });
+    return this.#saving;
   }
 
-  /** Everything so far is thrown away: the bytes were not those of the digest. */
+  /** Everything so far is thrown away: the bytes were not those of the digest. Whoever has the old file open keeps it. */
   async reset(): Promise<void> {
-    await this.#saving;
-    this.segments.clear();
-    await this.#file.truncate(0);
+    await this.#saving?.catch(() => undefined);
+    const before = { file: this.#file, path: this.path };
+    const fresh = await begin(this.#options);
+    this.#file = fresh.file;
+    this.#epoch = fresh.epoch;
+    this.#segments = fresh.segments;
+    this.#isVerified = false;
     this.#isDirty = true;
     await this.save();
+    await before.file.close();
+    await rm(before.path, { force: true });
   }
 
   /** Closes; the files stay for the next owner. */
   async close(): Promise<void> {
-    await this.#saving?.catch(() => undefined);
-    await this.save().catch(() => undefined);
+    await this.#saveNow().catch(() => undefined);
     await this.#file.close();
   }
 
   async remove(): Promise<void> {
-    await rm(this.paths.data, { force: true });
+    await rm(this.path, { force: true });
     await this.removeProgress();
   }
 
   async removeProgress(): Promise<void> {
-    await rm(this.paths.progress, { force: true });
+    await rm(progressPath(this.#options.folder, this.#options.digest), { force: true });
   }
+
+  async #saveNow(): Promise<void> {
+    this.#isDirty = true;
+    await this.#saving?.catch(() => undefined);
+    await this.save();
+  }
+
+  async #write(): Promise<void> {
+    const { folder, digest, fence } = this.#options;
+    this.#isDirty = false;
+    this.#savedAt = performance.now();
+    const progress: StagedProgress = {
+      size: this.#size,
+      fence,
+      epoch: this.#epoch,
+      answered: this.#isAnswered,
+      verified: this.#isVerified,
+      segments: [...this.#segments.list()],
+    };
+    const draft = `${progressPath(folder, digest)}.${this.#epoch}.${fence}.tmp`;
+    await writeFile(draft, JSON.stringify(progress), { mode: 0o600 });
+    await rename(draft, progressPath(folder, digest));
+  }
+}
+
+async function reopen(options: StagingOptions): Promise<Opened | null> {
+  const { folder, digest, size } = options;
+  const left = await readProgress(folder, digest);
+  if (left === null) return null;
+  const path = dataPath(folder, digest, left.epoch);
+  if (left.size === null || (size !== null && left.size !== size)) {
+    await rm(path, { force: true });
+    return null;
+  }
+  const file = await open(path, constants.O_RDWR).catch(() => null);
+  if (file === null) return null;
+  const { size: length } = await file.stat();
+  const segments = new SegmentMap(left.segments.filter((segment) => segment.end <= length));
+  return { file, epoch: left.epoch, segments, size: left.size };
+}
+
+async function begin({ folder, digest, size }: StagingOptions): Promise<Opened> {
+  const epoch = randomBytes(8).toString("hex");
+  const file = await open(dataPath(folder, digest, epoch), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  return { file, epoch, segments: new SegmentMap(), size };
+}
+
+/** Puts what was staged elsewhere on this disk where the next owner looks for it, unless it finds something there already. */
+export async function handOver(digest: string, from: string, to: string): Promise<void> {
+  if ((await readProgress(to, digest)) !== null) return;
+  const left = await readProgress(from, digest);
+  if (left === null) return;
+  await mkdir(to, { recursive: true, mode: 0o700 });
+  await rename(dataPath(from, digest, left.epoch), dataPath(to, digest, left.epoch));
+  await rename(progressPath(from, digest), progressPath(to, digest));
 }

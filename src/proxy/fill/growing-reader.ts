@@ -1,0 +1,162 @@
+/**
+ * One reader of a growing blob. It keeps the file open, so it does not matter when the file is moved or replaced, and it may go on from another
+ * source when its own ends. Whenever the content is another than it began with, what was already handed out is compared first: two halves of
+ * different origin never become one answer.
+ */
+import { open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { SlipwayError } from "../../core/errors.ts";
+import { isErrno } from "../../storage/fs-errors.ts";
+import type { Growing } from "./growing.ts";
+
+/** Where buffers for reading come from; each is given back when its bytes were taken. */
+export interface BlockSource {
+  take(wanted: number): Block;
+  give(block: Block): void;
+}
+
+export interface Block {
+  readonly buffer: Buffer;
+}
+
+const READ_BYTES = 64 * 1024;
+const COMPARE_BYTES = 256 * 1024;
+
+export const FRESH_BLOCKS: BlockSource = {
+  take: (wanted) => ({ buffer: Buffer.allocUnsafe(Math.min(READ_BYTES, Math.max(1, wanted))) }),
+  give: () => undefined,
+};
+
+/** The file was moved away before it could be opened: the blob is complete and in storage. */
+export class MovedAway extends Error {
+  override readonly name = "MovedAway";
+}
+
+export class GrowingReader {
+  readonly #start: number;
+  readonly #end: number;
+  readonly #blocks: BlockSource;
+  #file: FileHandle | null = null;
+  #epoch = "";
+  #position: number;
+
+  constructor(range: { start: number; end: number }, blocks: BlockSource) {
+    this.#start = range.start;
+    this.#end = range.end;
+    this.#position = range.start;
+    this.#blocks = blocks;
+  }
+
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Chunks are valid until the next one is asked for. Throws when the source fails; it may then be continued with another. */
+  async *read(growing: Growing, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    while (this.#position < this.#end) {
+      if (growing.path !== null && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing, signal);
+      const available = Math.min(growing.visibleEnd(this.#position), this.#end) - this.#position;
+      if (available > 0 && this.#file !== null && this.#epoch === growing.epoch) {
+        yield* this.#chunk(this.#file, available);
+        continue;
+      }
+      if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
+      if (growing.state === "done" && this.#file === null) throw new MovedAway();
+      await growing.change(signal);
+    }
+  }
+
+  /** The verified blob has what was handed out already. */
+  async continueWith(
+    whole: (range: { start: number; end: number }) => Promise<AsyncIterable<Uint8Array>>,
+  ): Promise<AsyncIterable<Uint8Array>> {
+    if (this.#file !== null && this.#position > this.#start) {
+      let position = this.#start;
+      for await (const chunk of await whole({ start: this.#start, end: this.#position })) {
+        if (!(await isSame(this.#file, chunk, position))) throw mixed();
+        position += chunk.length;
+      }
+    }
+    return whole({ start: this.#position, end: this.#end });
+  }
+
+  async close(): Promise<void> {
+    const file = this.#file;
+    this.#file = null;
+    await file?.close();
+  }
+
+  async *#chunk(file: FileHandle, available: number): AsyncGenerator<Uint8Array> {
+    const block = this.#blocks.take(available);
+    try {
+      const { bytesRead } = await file.read(block.buffer, 0, Math.min(block.buffer.length, available), this.#position);
+      if (bytesRead === 0) throw new SlipwayError("STORAGE_UNAVAILABLE", { message: "the staged blob is shorter than it should be" });
+      this.#position += bytesRead;
+      yield block.buffer.subarray(0, bytesRead);
+    } finally {
+      this.#blocks.give(block);
+    }
+  }
+
+  async #attach(growing: Growing, signal?: AbortSignal): Promise<void> {
+    const { path, epoch } = growing;
+    if (path === null) return;
+    const file = await open(path, "r").catch((error: unknown) => {
+      if (isErrno(error, "ENOENT")) return null;
+      throw error;
+    });
+    if (file === null) {
+      // Moved into storage, or replaced by a new beginning: the next look tells.
+      if (growing.epoch !== epoch) return;
+      if (growing.state !== "running") throw new MovedAway();
+      await growing.change(signal);
+      return;
+    }
+    const before = this.#file;
+    if (before !== null && this.#position > this.#start) {
+      try {
+        await this.#compare({ before, after: file, growing, epoch }, signal);
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
+    }
+    this.#file = file;
+    this.#epoch = epoch;
+    await before?.close();
+  }
+
+  async #compare(
+    { before, after, growing, epoch }: { before: FileHandle; after: FileHandle; growing: Growing; epoch: string },
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
+    for (let position = this.#start; position < this.#position;) {
+      const available = Math.min(growing.visibleEnd(position), this.#position) - position;
+      if (growing.epoch !== epoch) throw mixed();
+      if (available <= 0) {
+        if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
+        await growing.change(signal);
+        continue;
+      }
+      const { bytesRead } = await after.read(buffer, 0, Math.min(buffer.length, available), position);
+      if (bytesRead === 0 || !(await isSame(before, buffer.subarray(0, bytesRead), position))) throw mixed();
+      position += bytesRead;
+    }
+  }
+}
+
+async function isSame(file: FileHandle, expected: Uint8Array, position: number): Promise<boolean> {
+  const buffer = Buffer.allocUnsafe(expected.length);
+  let done = 0;
+  while (done < expected.length) {
+    const { bytesRead } = await file.read(buffer, done, expected.length - done, position + done);
+    if (bytesRead === 0) return false;
+    done += bytesRead;
+  }
+  return buffer.equals(expected);
+}
+
+function mixed(): SlipwayError {
+  return new SlipwayError("DIGEST_MISMATCH", { message: "what was sent so far is not part of the right content" });
+}
