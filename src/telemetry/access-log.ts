@@ -57,7 +57,7 @@ export class AccessLog implements RequestObserver {
 
   onResponse(record: RequestRecord): void {
     this.#count(record);
-    if (record.error !== undefined && record.status >= 500) {
+    if (record.error !== undefined) {
       const { error, requestId, method, path, repository, reference, status } = record;
       this.#logger.error({ requestId, method, path, repository, reference, status, error }, "request failed");
     }

@@ -1,7 +1,7 @@
 /** Logs: JSON lines (pretty in a terminal), a constant message plus fields, written in batches so that a line costs no system call. */
+import { createRequire } from "node:module";
 import { pino } from "pino";
 import type { DestinationStream, Logger as PinoLogger } from "pino";
-import pretty from "pino-pretty";
 import { redact } from "./redact.ts";
 
 /** What domains need of a logger; pino has it. */
@@ -32,7 +32,7 @@ export interface RootLogger extends Logger {
 
 export function createLogger(options: LoggerOptions): RootLogger {
   const isPretty = options.format === "pretty" || (options.format === "auto" && process.stdout.isTTY === true);
-  const lines = new LineBuffer(isPretty ? pretty({ colorize: process.stdout.isTTY === true, ignore: "pid,hostname", sync: true }) : null);
+  const lines = new LineBuffer(isPretty ? openPretty() : null);
   const root = pino(
     {
       level: options.level,
@@ -53,6 +53,12 @@ export function createLogger(options: LoggerOptions): RootLogger {
     flush: () => lines.flush(),
     close: () => lines.close(),
   };
+}
+
+/** Only a terminal needs it; everybody else does without its memory. */
+function openPretty(): DestinationStream {
+  const pretty = createRequire(import.meta.url)("pino-pretty") as (options: object) => DestinationStream;
+  return pretty({ colorize: process.stdout.isTTY === true, ignore: "pid,hostname", sync: true });
 }
 
 /** Collects lines and hands them on at 64 KiB or after 250 ms. Stdout of a process is a pipe or a file: one large write beats many. */

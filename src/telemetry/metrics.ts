@@ -2,7 +2,7 @@
  * Prometheus metrics. Hot paths count in plain numbers; they are handed to prom-client when /metrics is read, so that a request never
  * pays for a label lookup. Every domain registers a source under its own prefix.
  */
-import { collectDefaultMetrics, Registry } from "prom-client";
+import type { Registry } from "prom-client";
 
 export interface Sample {
   readonly value: number;
@@ -28,14 +28,10 @@ export interface MetricFamily {
 export type MetricSource = () => readonly MetricFamily[];
 
 export class Metrics {
-  readonly #registry = new Registry();
+  #registry: Promise<Registry> | undefined;
   readonly #sources: MetricSource[] = [];
   /** Text in Prometheus format from elsewhere (the Temporal runtime has its own registry). */
   readonly #texts: (() => Promise<string>)[] = [];
-
-  constructor() {
-    collectDefaultMetrics({ register: this.#registry, prefix: "slipway_" });
-  }
 
   addSource(source: MetricSource): void {
     this.#sources.push(source);
@@ -46,7 +42,8 @@ export class Metrics {
   }
 
   async render(): Promise<string> {
-    const parts = [await this.#registry.metrics()];
+    this.#registry ??= openProcessMetrics();
+    const parts = [await (await this.#registry).metrics()];
     for (const source of this.#sources) for (const family of source()) parts.push(renderFamily(family));
     for (const text of this.#texts) parts.push(await text().catch(() => ""));
     return parts.filter((part) => part !== "").join("\n");
@@ -55,6 +52,14 @@ export class Metrics {
 
 export function renderFamilies(families: readonly MetricFamily[]): string {
   return families.map(renderFamily).join("\n");
+}
+
+/** The series of the process itself, from the first scrape on: a process that nobody scrapes does not pay for them. */
+async function openProcessMetrics(): Promise<Registry> {
+  const { collectDefaultMetrics, Registry } = await import("prom-client");
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry, prefix: "slipway_" });
+  return registry;
 }
 
 function renderFamily(family: MetricFamily): string {

@@ -7,7 +7,7 @@ import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
 import { rootCertificates } from "node:tls";
 import { LRUCache } from "lru-cache";
-import { buildConnector, Pool } from "undici";
+import type { buildConnector, Pool } from "undici";
 import type { AddressGuard, Reach } from "./address-guard.ts";
 import { forbidden } from "./address-guard.ts";
 import type { Method } from "./request.ts";
@@ -48,6 +48,16 @@ export interface ConnectionsOptions {
  */
 const CLASS_TTL_MS = 24 * 3_600_000;
 
+type Undici = typeof import("undici");
+
+/** With the first call to another registry: a process that only serves its own content does without it, which saves 25 MB. */
+let loading: Promise<Undici> | undefined;
+
+function loadUndici(): Promise<Undici> {
+  loading ??= import("undici");
+  return loading;
+}
+
 export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #pools: LRUCache<string, Pool>;
@@ -63,7 +73,8 @@ export class Connections {
   }
 
   async send(request: WireRequest): Promise<WireAnswer> {
-    const answer = await this.#pool(request).request({
+    const pool = this.#pool(request, await loadUndici());
+    const answer = await pool.request({
       path: request.url.pathname + request.url.search,
       method: request.method,
       headers: request.headers,
@@ -86,27 +97,27 @@ export class Connections {
     this.#classes.set(origin, this.#classes.get(origin) === "public" ? "public" : found);
   }
 
-  #pool(request: WireRequest): Pool {
+  #pool(request: WireRequest, undici: Undici): Pool {
     const { origin } = request.url;
     const { ca, insecure } = request.tls;
     const key = JSON.stringify([origin, request.reach, insecure, ca]);
     const known = this.#pools.get(key);
     if (known) return known;
-    const pool = new Pool(origin, {
+    const pool = new undici.Pool(origin, {
       connections: this.#options.connectionsPerOrigin ?? 256,
       pipelining: 1,
       allowH2: false,
       keepAliveTimeout: 15_000,
       keepAliveMaxTimeout: 60_000,
-      connect: this.#connector(origin, request.reach, request.tls),
+      connect: this.#connector(origin, request, undici),
     });
     this.#pools.set(key, pool);
     return pool;
   }
 
-  #connector(origin: string, reach: Reach, tls: TlsSettings): buildConnector.connector {
+  #connector(origin: string, { reach, tls }: Pick<WireRequest, "reach" | "tls">, undici: Undici): buildConnector.connector {
     const { guard } = this.#options;
-    const connect = buildConnector({
+    const connect = undici.buildConnector({
       allowH2: false,
       timeout: this.#options.connectMs ?? 5000,
       autoSelectFamily: true,
