@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { createRegistriesRouter, createRegistryDirectory } from "../../../api/harbor/registries.ts";
+import type { RegistriesServices } from "../../../api/harbor/registries.ts";
 import { createEncryption } from "../../../src/auth/encryption.ts";
 import { RegistryProbe } from "../../../src/proxy/registry-probe.ts";
 import { RegistryStore } from "../../../src/proxy/registry-store.ts";
@@ -10,6 +11,7 @@ import { addUser, startApi, testAuth, TEST_ADDRESSES } from "../../support/auth.
 import type { TestApi } from "../../support/auth.ts";
 import { FakeRegistry } from "../../support/fake-registry.ts";
 import type { FakeRegistryOptions } from "../../support/fake-registry.ts";
+import { loadOpenApi, routesOf } from "../../support/openapi.ts";
 import { testDatabase } from "../../support/services.ts";
 import { testBus } from "../../support/test-bus.ts";
 import type { Database } from "../../../src/db/pool.ts";
@@ -290,4 +292,12 @@ test("proxy projects", async (t) => {
     assert.equal((await api.request("DELETE", `${REGISTRIES}/${id}`, { as: "root" })).status, 200);
     assert.equal((await api.request("DELETE", `${REGISTRIES}/${id}`, { as: "root" })).status, 404);
   });
+});
+
+test("every route of the registries is described, and nothing is described that has no route", async () => {
+  const document = await loadOpenApi();
+  assert.deepEqual(
+    routesOf(createRegistriesRouter({} as RegistriesServices), "/api/v2.0").toSorted(),
+    document.operations().filter((operation) => operation.includes(REGISTRIES)),
+  );
 });
