@@ -176,7 +176,8 @@ export function createHotHandler(
     const answer = answers.find(route, target);
     if (answer === undefined) return false;
     const isHead = method === "HEAD";
-    res.writeHead(200, answer.headers);
+    const further = target.kind === "proxy" ? content.proxy?.peekHeaders?.(target, route.reference) : undefined;
+    res.writeHead(200, further === undefined ? answer.headers : [...answer.headers, ...further]);
     if (isHead) res.end();
     else res.end(answer.bytes);
     observer.onResponse({

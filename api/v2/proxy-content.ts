@@ -44,6 +44,7 @@ export function createProxyContent(services: ProxyContentServices, sender: BlobS
     },
     peekManifest: (target, reference) => services.manifests.peek(target, reference)?.manifest,
     peekBlob: (target, digest) => services.blobs.peek(target, digest),
+    peekHeaders: (target, reference) => ["X-Cache", "HIT", "Age", String(services.manifests.peek(target, reference)?.ageSeconds ?? 0)],
   };
 }
 

@@ -65,6 +65,8 @@ export interface ContentHandlers<T extends Target> {
   readonly operations: Readonly<Record<Operation, ContentHandler<T>>>;
   peekManifest(target: T, reference: string): StoredManifest | undefined;
   peekBlob(target: T, digest: string): StoredBlob | undefined;
+  /** What such an answer says besides the headers of its content. */
+  peekHeaders?(target: T, reference: string): readonly string[];
 }
 
 const REMEMBERED_NAMES = 20_000;
