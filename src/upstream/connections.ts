@@ -8,6 +8,7 @@ import type { Readable } from "node:stream";
 import { rootCertificates } from "node:tls";
 import { LRUCache } from "lru-cache";
 import type { buildConnector, Pool } from "undici";
+import type * as undiciModule from "undici";
 import type { AddressGuard, Reach } from "./address-guard.ts";
 import { forbidden } from "./address-guard.ts";
 import type { Method } from "./request.ts";
@@ -48,7 +49,7 @@ export interface ConnectionsOptions {
  */
 const CLASS_TTL_MS = 24 * 3_600_000;
 
-type Undici = typeof import("undici");
+type Undici = typeof undiciModule;
 
 /** With the first call to another registry: a process that only serves its own content does without it, which saves 25 MB. */
 let loading: Promise<Undici> | undefined;
