@@ -39,6 +39,7 @@ import { Health } from "./telemetry/health.ts";
 import type { RootLogger } from "./telemetry/logger.ts";
 import { Metrics } from "./telemetry/metrics.ts";
 import { addAppMetrics } from "./telemetry/app-metrics.ts";
+import { StorageMetrics } from "./telemetry/storage-metrics.ts";
 import { registerSecret } from "./telemetry/redact.ts";
 import type { TemporalConnection } from "./temporal/connection.ts";
 import { KvHostState } from "./upstream/shared-host-state.ts";
@@ -108,7 +109,7 @@ async function build(input: BuildInput): Promise<App> {
   for (const notice of config.notices) parts.logger.warn({ notice }, "the configuration file has a key without a meaning here");
   const telemetry = openTelemetry(input);
   const state = await openState(input);
-  const content = await openContent(input, state);
+  const content = await openContent(input, { ...state, metrics: telemetry.metrics });
   const upstream = await openUpstream(input, { ...state, ...content });
   const { auth, catalog } = content;
   const admin = await ensureAdmin({
@@ -179,12 +180,15 @@ async function openState({ config, endpoints, parts, closer }: BuildInput): Prom
 
 type Content = Pick<App, "encryption" | "store" | "catalog" | "auth">;
 
-async function openContent({ config, parts, closer }: BuildInput, { database, bus, kv }: State): Promise<Content> {
+async function openContent({ config, parts, closer }: BuildInput, shared: State & Pick<App, "metrics">): Promise<Content> {
+  const { database, bus, kv, metrics } = shared;
   const { settings } = config;
   const { logger, clock } = parts;
   const encryption = await loadEncryption({ key: config.encryptionKey, dataDir: config.dataDir });
   await verifyEncryptionKey(database, encryption);
-  const store = await openBlobStore(config.storage);
+  const storageMetrics = new StorageMetrics();
+  const store = storageMetrics.measure(await openBlobStore(config.storage));
+  metrics.addSource(() => storageMetrics.families(store));
   closer.add("storage", () => store.close());
   const catalog = createCatalog({
     database,
