@@ -32,6 +32,7 @@ import { createProxy } from "./proxy/open-proxy.ts";
 import type { Proxy } from "./proxy/open-proxy.ts";
 import { addProxyMetrics } from "./proxy/proxy-metrics.ts";
 import { RegistryProbe } from "./proxy/registry-probe.ts";
+import { RegistryWatch } from "./proxy/registry-watch.ts";
 import type { BlobStore } from "./storage/blob-store.ts";
 import { openBlobStore } from "./storage/open-store.ts";
 import { AccessLog } from "./telemetry/access-log.ts";
@@ -244,6 +245,10 @@ async function openUpstream({ config, parts, closer }: BuildInput, opened: State
   });
   closer.add("proxy", () => proxy.close());
   const registryProbe = new RegistryProbe({ openPool: () => new UpstreamPool({ ...reach, attempts: 1 }) });
+  if (config.roles.has("api")) {
+    const watch = new RegistryWatch({ store: proxy.registries, probe: registryProbe, kv, owner: bootId, logger: parts.logger });
+    closer.add("registry watch", () => watch.close());
+  }
   const traffic = new CacheTraffic(database, parts.logger);
   closer.add("cache counters", () => traffic.close());
   const cacheView = new CacheView({ db: database, clock: parts.clock, traffic });
