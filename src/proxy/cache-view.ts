@@ -175,7 +175,7 @@ export class CacheView {
 
   async #count(query: EntryQuery, where: string, values: readonly unknown[]): Promise<number> {
     if (query.digest === null && values[2] === null) {
-      const totals = await this.#readTotals();
+      const totals = await this.totals();
       return query.kind === null ? totals.entries : query.kind === "manifest" ? totals.manifests : totals.blobs;
     }
     const { rows } = await this.#db.query<{ total: number }>(`SELECT count(*) AS total FROM cache_usage u WHERE ${where}`, values);
