@@ -287,8 +287,8 @@ function authConfig(config: Config): Parameters<typeof createAuth>[0]["config"] 
 
 async function openTemporal(config: Config, endpoints: Endpoints, closer: Closer): Promise<TemporalConnection | null> {
   // A process that only serves the registry never talks to Temporal, and the client costs some 25 MB of memory.
-  const wanted = [...config.roles].some((role) => role !== "proxy");
-  if (endpoints.temporalAddress === null || !wanted) return null;
+  const servesOnly = config.roles.size === 1 && config.roles.has("proxy");
+  if (endpoints.temporalAddress === null || servesOnly) return null;
   const { TemporalConnection } = await import("./temporal/connection.ts");
   const temporal = new TemporalConnection({ address: endpoints.temporalAddress, namespace: config.settings.temporal.namespace });
   closer.add("temporal", () => temporal.close());

@@ -4,7 +4,8 @@ import type { App } from "../src/app.ts";
 export function printBanner(app: App, where: { url: string; temporalUiUrl: string | null }): void {
   const { settings } = app.config;
   const url = settings.server.external_url ?? where.url.replace("0.0.0.0", "localhost").replace("[::]", "localhost");
-  app.logger.info({ url, roles: [...app.config.roles] }, "ready");
+  // Given roles are in every line already.
+  app.logger.info({ url, ...(app.config.rolesGiven ? {} : { roles: [...app.config.roles] }) }, "ready");
   if (settings.auth.registry === "open") {
     app.logger.warn({}, "SLIPWAY_REGISTRY_AUTH=open: anyone who reaches this port can pull and push");
   }

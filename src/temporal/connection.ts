@@ -5,13 +5,16 @@
 import {
   Client,
   Connection,
+  defaultGrpcRetryOptions,
   isGrpcServiceError,
+  makeGrpcRetryInterceptor,
   NamespaceNotFoundError,
   ScheduleAlreadyRunning,
   ScheduleNotFoundError,
   WorkflowExecutionAlreadyStartedError,
   WorkflowNotFoundError,
 } from "@temporalio/client";
+import type { ConnectionOptions } from "@temporalio/client";
 import { isSlipwayError, SlipwayError } from "../core/errors.ts";
 
 export interface TemporalConnectionOptions {
@@ -41,7 +44,7 @@ export class TemporalConnection {
   readonly #callTimeoutMs: number;
   readonly #options: TemporalConnectionOptions;
   #open: { connection: Connection; client: Client } | null = null;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: TemporalConnectionOptions) {
     this.address = options.address;
@@ -57,7 +60,8 @@ export class TemporalConnection {
     const run = (): Promise<T> => connection.withDeadline(deadline, () => work(client, connection));
     try {
       options.signal?.throwIfAborted();
-      return await (options.signal ? connection.withAbortSignal(options.signal, run) : run());
+      const running = options.signal ? connection.withAbortSignal(options.signal, run) : run();
+      return await endedBy(this.#closing.signal, running);
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason;
       throw translate(error);
@@ -76,17 +80,18 @@ export class TemporalConnection {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort(closedError());
     await this.#open?.connection.close();
     this.#open = null;
   }
 
   #connect(): { connection: Connection; client: Client } {
-    if (this.#closed) throw new SlipwayError("TEMPORAL_UNAVAILABLE", { message: "the connection to the workflow service is closed" });
+    this.#closing.signal.throwIfAborted();
     if (!this.#open) {
       const connection = Connection.lazy({
         address: this.address,
         // By default a lost server is looked for every two minutes only.
+        interceptors: retryUntil(this.#closing.signal),
         channelArgs: { "grpc.initial_reconnect_backoff_ms": 250, "grpc.max_reconnect_backoff_ms": 2_000 },
         ...(this.#options.tls === undefined ? {} : { tls: this.#options.tls }),
         ...(this.#options.apiKey === undefined ? {} : { apiKey: this.#options.apiKey }),
@@ -95,6 +100,45 @@ export class TemporalConnection {
     }
     return this.#open;
   }
+}
+
+type Interceptors = NonNullable<ConnectionOptions["interceptors"]>;
+
+/**
+ * The SDK's retries, whose timers outlive the connection: one that fires after the close would throw where nobody can catch it and end the process.
+ */
+function retryUntil(closing: AbortSignal): Interceptors {
+  const guard: Interceptors[number] = (options, nextCall) => (closing.aborted ? silentCall() : nextCall(options)) as Call;
+  return [makeGrpcRetryInterceptor(defaultGrpcRetryOptions()), guard];
+}
+
+type Call = ReturnType<Interceptors[number]>;
+
+/** Whoever waited for this call was told of the close already. */
+function silentCall(): Call {
+  const nothing = (): void => undefined;
+  return Object.assign(Object.create(null), {
+    start: nothing,
+    sendMessage: nothing,
+    sendMessageWithContext: nothing,
+    startRead: nothing,
+    halfClose: nothing,
+    cancelWithStatus: nothing,
+    getPeer: () => "",
+    getAuthContext: () => null,
+  }) as Call;
+}
+
+function endedBy<T>(closing: AbortSignal, running: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onClose = (): void => reject(closing.reason as Error);
+    closing.addEventListener("abort", onClose, { once: true });
+    running.then(resolve, reject).finally(() => closing.removeEventListener("abort", onClose));
+  });
+}
+
+function closedError(): SlipwayError {
+  return new SlipwayError("TEMPORAL_UNAVAILABLE", { message: "the connection to the workflow service is closed" });
 }
 
 /** Errors of the service as ours; what is neither is left as it is. */
