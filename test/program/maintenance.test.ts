@@ -65,5 +65,4 @@ test("collection by command line: a dry run counts, a run removes what is unlink
   await until("the abandoned upload is gone", async () => ((await client.request(abandoned)).status === 404 ? true : undefined));
 
   assert.match(await cli(slipway, "user", "add", "robert"), /added user robert/);
-  assert.match(await cli(slipway, "user", "list"), /robert/);
 });

@@ -1,6 +1,7 @@
 /** What an operator sees: log lines that tools can read and that name no secret, metrics, and readiness that names what is missing. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { OciClient, randomContent } from "../support/oci-client.ts";
 import { scope } from "../support/scope.ts";
@@ -157,6 +158,9 @@ test("readiness names what a process needs and does not have; a process that ser
   const serving = await startSlipway(s, { env, args: ["--role", "proxy", "--role", "api"] });
   const health = (await (await fetch(`${serving.url}/health`)).json()) as { components: { name: string; status: string }[] };
   assert.equal(health.components.find(({ name }) => name === "temporal")?.status, "unhealthy");
+  // What was just asked would be answered from memory.
+  await delay(1_100);
+  assert.equal((await fetch(`${serving.url}/health/ready`, { signal: AbortSignal.timeout(1_500) })).status, 200, "in time for a probe");
   await adminClient(serving).pushImage("library/plain", "v1");
 
   const worker = await startSlipway(s, { env, args: ["--role", "maintenance"], waitReady: false });
