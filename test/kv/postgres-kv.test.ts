@@ -90,9 +90,8 @@ test("postgres: a driver opens while the listener cannot connect, and listens wh
   const { rows } = await database.query<{ name: string }>("SELECT current_database() AS name");
   const name = rows[0]?.name ?? "";
   // Superusers are let in whatever the limit says: only a login of its own is refused.
-  await database.query(`CREATE ROLE "${name}" LOGIN`);
-  await database.query(`ALTER ROLE "${name}" NOLOGIN`);
   const url = new URL(database.url);
+  await database.query(`CREATE ROLE "${name}" NOLOGIN PASSWORD '${decodeURIComponent(url.password) || "unused"}'`);
   url.username = name;
   const kv = await PostgresKv.open({ database: withUrl(url.href), prefix: "t:", connectWaitMs: 100 });
   t.after(async () => {

@@ -1,4 +1,5 @@
 /** What every blob store must do. Each driver's test file runs these against storage of its own. */
+import { assertSameBytes } from "./bytes.ts";
 import assert from "node:assert/strict";
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import { access, writeFile } from "node:fs/promises";
@@ -46,8 +47,8 @@ function blobTests(check: Check): void {
       assert.equal(await store.stat(digest), null);
       await store.put(digest, bytes);
       assert.deepEqual(await store.stat(digest), { size: bytes.length });
-      assert.deepEqual(await collect(await store.read(digest)), bytes);
-      assert.deepEqual(await store.readAll(digest, bytes.length), bytes);
+      assertSameBytes(await collect(await store.read(digest)), bytes);
+      assertSameBytes(await store.readAll(digest, bytes.length), bytes);
       for (const [start, end] of [
         [0, 0],
         [0, 299_999],
@@ -55,7 +56,7 @@ function blobTests(check: Check): void {
         [299_999, 299_999],
         [299_000, 900_000],
       ] as const) {
-        assert.deepEqual(await collect(await store.read(digest, { start, end })), bytes.subarray(start, end + 1), `${start}-${end}`);
+        assertSameBytes(await collect(await store.read(digest, { start, end })), bytes.subarray(start, end + 1), `${start}-${end}`);
       }
       for (const range of [
         { start: 300_000, end: 300_001 },
@@ -82,7 +83,7 @@ function blobTests(check: Check): void {
     await store.remove(digest);
     assert.equal(await store.stat(digest), null);
     await store.put(digest, bytes);
-    assert.deepEqual(await store.readAll(digest, 1000), bytes);
+    assertSameBytes(await store.readAll(digest, 1000), bytes);
   });
 
   check("readAll refuses what is larger than the reader allows", async (store) => {
@@ -154,9 +155,9 @@ function sessionTests(check: Check): void {
       assert.deepEqual(result, { offset: size, sourceError: undefined });
       assert.equal(`sha256:${hash.digest("hex")}`, digest);
       assert.equal(await store.stat(digest), null, "nothing is visible before the commit");
-      assert.deepEqual(await collect(await store.readSession(id)), bytes);
+      assertSameBytes(await collect(await store.readSession(id)), bytes);
       await store.commitSession(id, { digest, size });
-      assert.deepEqual(await collect(await store.read(digest)), bytes);
+      assertSameBytes(await collect(await store.read(digest)), bytes);
       assert.equal(await store.sessionSize(id), null);
       await store.commitSession(id, { digest, size });
     }
@@ -177,9 +178,9 @@ function sessionTests(check: Check): void {
       assert.equal(await (index % 2 === 0 ? other : store).sessionSize(id), offset);
     }
     const whole = Buffer.concat(pieces);
-    assert.deepEqual(await collect(await other.readSession(id)), whole);
+    assertSameBytes(await collect(await other.readSession(id)), whole);
     await other.commitSession(id, { digest: digestOf(whole), size: whole.length });
-    assert.deepEqual(await store.readAll(digestOf(whole), whole.length), whole);
+    assertSameBytes(await store.readAll(digestOf(whole), whole.length), whole);
     assert.deepEqual(await openSessions(store), []);
   });
 
@@ -198,7 +199,7 @@ function sessionTests(check: Check): void {
     assert.equal(await store.sessionSize(id), cut);
     await store.append(id, chunksOf(bytes.subarray(cut)), { offset: cut });
     await store.commitSession(id, { digest: digestOf(bytes), size: bytes.length });
-    assert.deepEqual(await store.readAll(digestOf(bytes), bytes.length), bytes);
+    assertSameBytes(await store.readAll(digestOf(bytes), bytes.length), bytes);
   });
 
   check("an abort cuts a source that hangs, and keeps what arrived", async (store) => {
@@ -281,11 +282,11 @@ function adoptTests(check: Check): void {
       await writeFile(path, bytes);
       await assert.rejects(store.adoptFile(path, { digest: digestOf(bytes), size: size + 1 }), hasCode("SIZE_INVALID"));
       await store.adoptFile(path, { digest: digestOf(bytes), size });
-      assert.deepEqual(await store.readAll(digestOf(bytes), size), bytes);
+      assertSameBytes(await store.readAll(digestOf(bytes), size), bytes);
       await assert.rejects(access(path));
       await writeFile(path, bytes);
       await store.adoptFile(path, { digest: digestOf(bytes), size });
-      assert.deepEqual(await store.readAll(digestOf(bytes), size), bytes);
+      assertSameBytes(await store.readAll(digestOf(bytes), size), bytes);
       await assert.rejects(access(path));
     }
   });

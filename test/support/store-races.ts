@@ -1,4 +1,5 @@
 /** Several processes at one store, at once: what must hold whoever is faster. */
+import { assertSameBytes } from "./bytes.ts";
 import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
 import { type Check, chunksOf, collect, digestOf, hasCode, MIB, openSessions } from "./store-checks.ts";
@@ -14,7 +15,7 @@ export function raceTests(check: Check): void {
       await store.append(id, chunksOf(bytes), { offset: 0 });
     }
     await Promise.all(ids.map((id, index) => (index % 2 === 0 ? store : other).commitSession(id, commit)));
-    assert.deepEqual(await store.readAll(commit.digest, bytes.length), bytes);
+    assertSameBytes(await store.readAll(commit.digest, bytes.length), bytes);
     assert.deepEqual(await openSessions(store), []);
   });
 
@@ -29,7 +30,7 @@ export function raceTests(check: Check): void {
       const ends = await Promise.allSettled([store.commitSession(id, commit), other.commitSession(id, commit)]);
       for (const end of ends) if (end.status === "rejected") hasCode("CONFLICT")(end.reason);
       assert.ok(ends.some((end) => end.status === "fulfilled"));
-      assert.deepEqual(await store.readAll(commit.digest, bytes.length), bytes);
+      assertSameBytes(await store.readAll(commit.digest, bytes.length), bytes);
     }
   });
 
@@ -48,7 +49,7 @@ export function raceTests(check: Check): void {
       const size = await store.sessionSize(id);
       if (winners[0]) {
         assert.equal(size, winners[0].length);
-        assert.deepEqual(await collect(await store.readSession(id)), winners[0]);
+        assertSameBytes(await collect(await store.readSession(id)), winners[0]);
       } else {
         const rest = randomBytes(1000);
         assert.equal((await store.append(id, chunksOf(rest), { offset: size ?? -1 })).offset, (size ?? 0) + 1000);
@@ -94,13 +95,16 @@ export function raceTests(check: Check): void {
       await new Promise((resolve) => setTimeout(resolve, 20));
       offset = (await other.sessionSize(id)) ?? 0;
     }
-    assert.deepEqual(await collect(await other.readSession(id)), bytes.subarray(0, offset));
+    // The hanging writer may have flushed more since; what is there is a prefix whatever its length.
+    const held = await collect(await other.readSession(id));
+    assertSameBytes(held, bytes.subarray(0, held.length));
+    offset = held.length;
     await other.append(id, chunksOf(bytes.subarray(offset)), { offset });
     wake();
     hasCode("CONFLICT")(await late);
-    assert.deepEqual(await collect(await other.readSession(id)), bytes);
+    assertSameBytes(await collect(await other.readSession(id)), bytes);
     await other.commitSession(id, { digest: digestOf(bytes), size: bytes.length });
-    assert.deepEqual(await store.readAll(digestOf(bytes), bytes.length), bytes);
+    assertSameBytes(await store.readAll(digestOf(bytes), bytes.length), bytes);
     assert.deepEqual(await openSessions(store), []);
   });
 }

@@ -1,3 +1,4 @@
+import { assertSameBytes } from "../../support/bytes.ts";
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { readFile, rename } from "node:fs/promises";
@@ -62,14 +63,14 @@ test("a fill of known size is one request, verified and adopted", async (t) => {
   const fill = new Fill(made.input);
   await fill.finished;
   assert.deepEqual(made.calls, [{ start: 0, end: null }]);
-  assert.deepEqual(await readFile(made.target), content);
+  assertSameBytes(await readFile(made.target), content);
 });
 
 test("a large blob is fetched in parts side by side, and the digest is still over the whole", async (t) => {
   const made = input(await tempDir(t), { limits: { ...DEFAULT_FILL_LIMITS, parallelFromBytes: 1_000_000, partBytes: 500_000 } });
   await new Fill(made.input).finished;
   assert.equal(made.calls.length, 6);
-  assert.deepEqual(await readFile(made.target), content);
+  assertSameBytes(await readFile(made.target), content);
 });
 
 test("an unknown size is learnt at the end", async (t) => {
@@ -80,7 +81,7 @@ test("an unknown size is learnt at the end", async (t) => {
   const fill = new Fill(made.input);
   await fill.finished;
   assert.equal(fill.size, content.length);
-  assert.deepEqual(await readFile(made.target), content);
+  assertSameBytes(await readFile(made.target), content);
 });
 
 test("readers see bytes as they come, but never the last 64 KiB before the digest is right", async (t) => {
@@ -120,7 +121,7 @@ test("a good second address heals a bad first one", async (t) => {
   });
   await new Fill(made.input).finished;
   assert.equal(made.mismatches.length, 1);
-  assert.deepEqual(await readFile(made.target), content);
+  assertSameBytes(await readFile(made.target), content);
 });
 
 test("an abandoned fill is resumed by the next owner with the gaps only", async (t) => {
@@ -133,7 +134,7 @@ test("an abandoned fill is resumed by the next owner with the gaps only", async 
   const second = input(folder, { fence: 2 });
   await new Fill(second.input).finished;
   assert.ok((second.calls[0]?.start ?? 0) >= 1_500_000, `resumed at ${second.calls[0]?.start}`);
-  assert.deepEqual(await readFile(second.target), content);
+  assertSameBytes(await readFile(second.target), content);
 });
 
 test("a body that ends early fails the fill instead of passing as whole", async (t) => {
