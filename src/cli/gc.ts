@@ -5,7 +5,8 @@ import { SlipwayError } from "../core/errors.ts";
 import type { Execution, ExecutionStore } from "../execution/execution-store.ts";
 import { vendors } from "../execution/plan/status.ts";
 import type { Task, TaskStore } from "../execution/task-store.ts";
-import type { MaintenanceStarters } from "../temporal/maintenance.ts";
+import type { CollectionStart, MaintenanceStarters } from "../temporal/maintenance.ts";
+import type { StartOutcome } from "../temporal/plan/maintenance.ts";
 import { UsageError } from "./command.ts";
 
 export interface GcServices {
@@ -30,6 +31,7 @@ export const GC_USAGE = [
 
 const POLL_MS = 500;
 const LISTED = 10;
+const CLOSING_TRIES = 10;
 const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** The exit code. */
@@ -53,8 +55,8 @@ interface RunFlags {
 
 async function run(services: GcServices, flags: RunFlags): Promise<number> {
   const graceMs = flags.grace === undefined ? null : parseDuration(flags.grace);
-  const { starters, print, signal } = services;
-  const start = await starters.startGarbageCollection({ trigger: "manual", dryRun: flags["dry-run"], graceMs }, { signal });
+  const { print } = services;
+  const start = await begin(services, { trigger: "manual", dryRun: flags["dry-run"], graceMs });
   print(start.outcome === "started" ? `started ${start.workflowId}` : `a collection is running already: ${start.workflowId}`);
   if (flags.detach) return 0;
   const execution = await follow(services, start);
@@ -63,6 +65,15 @@ async function run(services: GcServices, flags: RunFlags): Promise<number> {
   const why = execution.statusMessage === "" ? "" : `: ${execution.statusMessage}`;
   print(`execution ${execution.id} ended: ${execution.status}${why}`);
   return execution.status === "Success" ? 0 : 1;
+}
+
+/** A run whose execution has ended is about to close: its place is free in a moment. */
+async function begin({ starters, executions, signal }: GcServices, request: CollectionStart): Promise<StartOutcome> {
+  for (let tries = 1; ; tries += 1) {
+    const start = await starters.startGarbageCollection(request, { signal });
+    if (start.outcome === "started" || tries >= CLOSING_TRIES || !(await executions.findByRun(start))?.endedAt) return start;
+    await sleep(POLL_MS, signal);
+  }
 }
 
 /** The ended execution; null when the watcher went away before. */
