@@ -104,6 +104,7 @@ export function createProxy(options: ProxyOptions): Proxy {
     policyOf: tagPolicyOf,
     clock,
     logger,
+    onHit: (digest) => usage.touch(digest),
     onServed: (name, manifest) => {
       usage.touch(manifest.digest);
       prefetcher.onServed(name, manifest);

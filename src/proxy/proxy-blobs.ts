@@ -32,7 +32,9 @@ export class ProxyBlobs {
 
   /** Hot path: small blobs in memory. */
   peek(name: Pick<ProxyName, "repository">, digest: string): StoredBlob | undefined {
-    return this.#options.reader.peekBlob(name.repository, digest);
+    const blob = this.#options.reader.peekBlob(name.repository, digest);
+    if (blob) this.#options.onServed(digest);
+    return blob;
   }
 
   /** The size without a byte of the content: from the catalog, from a manifest's descriptor, or by asking upstream. */

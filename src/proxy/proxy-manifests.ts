@@ -11,7 +11,7 @@ import { isSlipwayError, SlipwayError, toSlipwayError } from "../core/errors.ts"
 import type { Logger } from "../telemetry/logger.ts";
 import type { UpstreamClient } from "../upstream/client.ts";
 import type { Manifest, Priority } from "../upstream/types.ts";
-import { decideTag, mayServeStale } from "./plan/freshness.ts";
+import { CHECKING, decideTag, mayServeStale } from "./plan/freshness.ts";
 import type { TagPolicy } from "./plan/freshness.ts";
 import type { TagFreshness, TagFreshnessStore, TagKey } from "./tag-freshness.ts";
 
@@ -38,12 +38,18 @@ export interface ProxyManifestsOptions {
   readonly policyOf: (project: Project) => TagPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told of what the hot path found in memory; must cost next to nothing. */
+  readonly onHit: (digest: string) => void;
   /** Told of manifests that came from upstream, or were served. */
   readonly onServed: (name: ProxyName, manifest: StoredManifest) => void;
 }
 
 const FILLER: Principal = { kind: "user", key: "system:proxy", id: 0, name: "proxy", sysadmin: true, scopes: null };
 const FAILURE_RETRY_MS = 3_000;
+const MAX_RETRY_MS = 30_000;
+/** Longer than upstream may take to answer. */
+const CLAIM_MS = 12_000;
+const CLAIM_POLL_MS = 50;
 const ABSENT: ReadonlySet<string> = new Set(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]);
 
 interface CheckResult {
@@ -51,9 +57,20 @@ interface CheckResult {
   readonly cache: CacheState;
 }
 
+interface RunningCheck {
+  readonly startedAt: number;
+  readonly result: Promise<CheckResult>;
+}
+
+interface TagQuestion {
+  readonly key: TagKey;
+  readonly known: TagFreshness | null;
+  readonly priority: Priority;
+}
+
 export class ProxyManifests {
   readonly #options: ProxyManifestsOptions;
-  readonly #checks = new Map<string, Promise<CheckResult>>();
+  readonly #checks = new Map<string, RunningCheck>();
   /** Digests that upstream does not have. */
   readonly #absent = new LRUCache<string, true>({ max: 20_000 });
 
@@ -61,16 +78,17 @@ export class ProxyManifests {
     this.#options = options;
   }
 
-  /** Hot path: from memory, and only when nothing has to be asked. */
-  peek(name: ProxyName, reference: string): { manifest: StoredManifest; ageSeconds: number } | undefined {
+  /** Hot path: from memory, and only what is fresh. */
+  peek(name: ProxyName, reference: string): ProxiedManifest | undefined {
     const manifest = this.#options.reader.peekManifest(name.repository, reference);
     if (manifest === undefined) return undefined;
-    if (reference.includes(":")) return { manifest, ageSeconds: 0 };
+    this.#options.onHit(manifest.digest);
+    if (reference.includes(":")) return { manifest, cache: "HIT", ageSeconds: 0 };
     const known = this.#options.freshness.peek(name.repository, reference);
     if (known === undefined || known.digest !== manifest.digest) return undefined;
     const now = this.#options.clock.now();
-    if (decideTag(known, this.#options.policyOf(name.project), now).kind !== "serve") return undefined;
-    return { manifest, ageSeconds: ageOf(known, now) };
+    const decision = decideTag(known, this.#options.policyOf(name.project), now);
+    return decision.kind === "serve" && decision.cache === "HIT" ? { manifest, cache: decision.cache, ageSeconds: ageOf(known, now) } : undefined;
   }
 
   async get(name: ProxyName, reference: string, signal?: AbortSignal): Promise<ProxiedManifest> {
@@ -86,7 +104,7 @@ export class ProxyManifests {
     const key = `${name.repository}@${digest}`;
     if (policy.mode === "offline" || this.#absent.get(key)) throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
     try {
-      return { ...(await this.#once(key, () => this.#fetch(name, digest, "interactive"))), ageSeconds: 0 };
+      return { ...(await this.#once(key, () => this.#fetch(name, digest, "interactive")).result), ageSeconds: 0 };
     } catch (error) {
       if (isAbsent(error)) this.#absent.set(key, true, { ttl: policy.negativeTtlMs });
       throw error;
@@ -119,17 +137,20 @@ export class ProxyManifests {
   ): Promise<ProxiedManifest> {
     const held = await this.#held(name, known);
     const check = this.#check(name, { key, known: held ? known : null, priority: held ? "revalidation" : "interactive" });
+    check.result.catch(() => undefined);
     const stale = (): ProxiedManifest => ({
       manifest: held as StoredManifest,
       cache: "STALE",
       ageSeconds: ageOf(known, this.#options.clock.now()),
     });
     try {
-      if (waitMs === null || held === null) return { ...(await check), ageSeconds: 0 };
+      if (waitMs === null || held === null) return { ...(await check.result), ageSeconds: 0 };
+      // Whoever comes while a check takes long already does not wait as long again.
+      const left = Math.max(0, waitMs - (performance.now() - check.startedAt));
       const timer = new AbortController();
-      const late = sleep(waitMs, AbortSignal.any(signal ? [timer.signal, signal] : [timer.signal])).then(() => null);
+      const late = sleep(left, AbortSignal.any(signal ? [timer.signal, signal] : [timer.signal])).then(() => null);
       try {
-        const result = await Promise.race([check, late]);
+        const result = await Promise.race([check.result, late]);
         return result ? { ...result, ageSeconds: 0 } : stale();
       } finally {
         timer.abort();
@@ -147,54 +168,63 @@ export class ProxyManifests {
   }
 
   #refreshBehind(name: ProxyName, key: TagKey, known: TagFreshness | null): void {
-    this.#check(name, { key, known, priority: "revalidation" }).catch((error: unknown) => {
+    this.#check(name, { key, known, priority: "revalidation" }).result.catch((error: unknown) => {
       this.#options.logger.debug({ repository: key.repository, tag: key.tag, error }, "a tag could not be checked behind");
     });
   }
 
   /** One check of a tag at a time in this process, whoever waits for it. */
-  #check(name: ProxyName, ask: { key: TagKey; known: TagFreshness | null; priority: Priority }): Promise<CheckResult> {
+  #check(name: ProxyName, ask: TagQuestion): RunningCheck {
     return this.#once(`${name.repository}:${ask.key.tag}`, () => this.#ask(name, ask));
   }
 
-  #once(key: string, work: () => Promise<CheckResult>): Promise<CheckResult> {
+  #once(key: string, work: () => Promise<CheckResult>): RunningCheck {
     const running = this.#checks.get(key);
     if (running) return running;
-    const started = work().finally(() => this.#checks.delete(key));
+    const started = { startedAt: performance.now(), result: work().finally(() => this.#checks.delete(key)) };
     this.#checks.set(key, started);
     return started;
   }
 
-  async #ask(
-    name: ProxyName,
-    { key, known, priority }: { key: TagKey; known: TagFreshness | null; priority: Priority },
-  ): Promise<CheckResult> {
-    const { freshness } = this.#options;
+  async #ask(name: ProxyName, question: TagQuestion): Promise<CheckResult> {
+    const { key, known, priority } = question;
     const policy = this.#options.policyOf(name.project);
+    if (known !== null && policy.mode === "revalidate" && !(await this.#options.freshness.claim(key, known, CLAIM_MS))) {
+      return this.#awaitOther(name, key, known);
+    }
     try {
-      if (known !== null && known.digest !== null) {
-        const client = await this.#options.clientOf(name.project);
-        const head = await client.headManifest(name.upstreamRepository, key.tag, { priority });
-        if (head.digest === known.digest) {
-          const held = await this.#held(name, known);
-          if (held) {
-            await freshness.confirm(key, {
-              digest: head.digest,
-              mediaType: head.mediaType,
-              size: head.size,
-              etag: head.etag,
-              freshMs: policy.ttlMs,
-              status: 200,
-            });
-            return { manifest: held, cache: "REVALIDATED" };
-          }
-        }
-        if (head.manifest) return await this.#keep(name, head.manifest, { key, policy });
-      }
-      return await this.#fetch(name, key.tag, priority);
+      return (await this.#confirmed(name, question, policy)) ?? (await this.#fetch(name, key.tag, priority));
     } catch (error) {
       await this.#noteTrouble(name, { key, known, policy }, toSlipwayError(error));
       throw error;
+    }
+  }
+
+  /** Asks by HEAD whether the tag is still what we hold; null when it moved. */
+  async #confirmed(name: ProxyName, { key, known, priority }: TagQuestion, policy: TagPolicy): Promise<CheckResult | null> {
+    if (known === null || known.digest === null) return null;
+    const client = await this.#options.clientOf(name.project);
+    const head = await client.headManifest(name.upstreamRepository, key.tag, { priority });
+    const held = head.digest === known.digest ? await this.#held(name, known) : null;
+    if (!held) return head.manifest ? this.#keep(name, head.manifest, { key, policy }) : null;
+    const { digest, mediaType, size, etag } = head;
+    await this.#options.freshness.confirm(key, { digest, mediaType, size, etag, freshMs: policy.ttlMs, status: 200 });
+    return { manifest: held, cache: "REVALIDATED" };
+  }
+
+  /** Another process asks just now: its answer is ours. Whoever waits gives up before we do. */
+  async #awaitOther(name: ProxyName, key: TagKey, known: TagFreshness): Promise<CheckResult> {
+    const until = performance.now() + this.#options.policyOf(name.project).waitMs;
+    for (;;) {
+      const now = await this.#options.freshness.find(key);
+      if (now && now.lastStatus !== CHECKING && now.freshUntil !== known.freshUntil) {
+        if (now.digest === null) throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
+        if (now.lastStatus !== 200) throw new SlipwayError("UPSTREAM_UNAVAILABLE");
+        const held = await this.#held(name, now);
+        if (held) return { manifest: held, cache: "REVALIDATED" };
+      }
+      if (performance.now() > until) throw new SlipwayError("UPSTREAM_TIMEOUT");
+      await sleep(CLAIM_POLL_MS);
     }
   }
 
@@ -205,7 +235,8 @@ export class ProxyManifests {
   ): Promise<void> {
     const { freshness, writer } = this.#options;
     if (!isAbsent(error)) {
-      if (known) await freshness.noteFailure(key, known, { status: error.status, retryMs: FAILURE_RETRY_MS });
+      const retryMs = Math.min(MAX_RETRY_MS, Math.max(FAILURE_RETRY_MS, (error.retryAfterSeconds ?? 0) * 1000));
+      if (known) await freshness.noteFailure(key, known, { status: error.status, retryMs });
       return;
     }
     if (known?.digest && policy.keepDeleted) {
@@ -233,7 +264,7 @@ export class ProxyManifests {
     const { writer, freshness } = this.#options;
     if (digest !== null && manifest.digest !== digest)
       throw new SlipwayError("DIGEST_MISMATCH", { detail: { expected: digest, found: manifest.digest } });
-    await writer.putManifest({
+    const put = {
       repository: name.repository,
       project: name.project,
       tags: key === null ? [] : [key.tag],
@@ -241,8 +272,14 @@ export class ProxyManifests {
       contentType: manifest.mediaType,
       bytes: manifest.bytes,
       principal: FILLER,
-      origin: "fill",
+      origin: "fill" as const,
       allowMissingBlobs: true,
+    };
+    await writer.putManifest(put).catch((error: unknown) => {
+      // Bad content is upstream's fault here, not the client's.
+      if (isSlipwayError(error, "MANIFEST_INVALID", "DIGEST_INVALID", "UNSUPPORTED"))
+        throw new SlipwayError("UPSTREAM_INVALID", { message: "the upstream registry sent a manifest that is not valid", cause: error });
+      throw error;
     });
     if (key !== null) {
       await freshness.confirm(key, {

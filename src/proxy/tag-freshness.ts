@@ -2,6 +2,7 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.ts";
 import type { Queryable } from "../db/pool.ts";
+import { CHECKING } from "./plan/freshness.ts";
 import type { TagKnowledge } from "./plan/freshness.ts";
 
 export interface TagKey {
@@ -81,23 +82,29 @@ export class TagFreshnessStore {
     return this.#remember(key, toFreshness(rows[0] as FreshnessRow));
   }
 
-  /** The check failed: what is known stays, and the next check waits a little. */
-  async noteFailure(key: TagKey, known: TagFreshness, options: { status: number; retryMs: number }): Promise<TagFreshness> {
-    const kept: TagFreshness = {
-      ...known,
-      freshUntil: Math.max(known.freshUntil, this.#clock.now() + options.retryMs),
-      lastStatus: options.status,
-    };
-    this.#memory.set(`${key.repository}:${key.tag}`, kept);
+  /**
+   * One process at a time asks about a tag: the others see it checked and serve what they have. False when another one was faster; its answer, or the end of
+   * the claim, shows in the row.
+   */
+  async claim(key: TagKey, known: TagFreshness, forMs: number): Promise<boolean> {
+    const { rowCount } = await this.#db.query(
+      `UPDATE proxy_tags SET last_status = $6, fresh_until = now() + $5 * interval '1 ms'
+       WHERE project_id = $1 AND repository = $2 AND tag = $3 AND date_trunc('milliseconds', fresh_until) = $4`,
+      [key.projectId, key.repository, key.tag, new Date(known.freshUntil), forMs, CHECKING],
+    );
+    return rowCount === 1;
+  }
+
+  /** The check failed: what is known stays, and the next check, of whichever process, waits a little. */
+  async noteFailure(key: TagKey, known: TagFreshness, { status, retryMs }: { status: number; retryMs: number }): Promise<void> {
+    this.#remember(key, { ...known, freshUntil: this.#clock.now() + retryMs, lastStatus: status });
     await this.#db
-      .query("UPDATE proxy_tags SET last_status = $4 WHERE project_id = $1 AND repository = $2 AND tag = $3", [
-        key.projectId,
-        key.repository,
-        key.tag,
-        options.status,
-      ])
+      .query(
+        `UPDATE proxy_tags SET last_status = $4, fresh_until = now() + $5 * interval '1 ms'
+         WHERE project_id = $1 AND repository = $2 AND tag = $3 AND checked_at <= $6`,
+        [key.projectId, key.repository, key.tag, status, retryMs, new Date(known.checkedAt + 1)],
+      )
       .catch(() => undefined);
-    return kept;
   }
 
   forget(repository: string, tag: string): void {
@@ -105,7 +112,10 @@ export class TagFreshnessStore {
   }
 
   #remember(key: TagKey, freshness: TagFreshness): TagFreshness {
-    this.#memory.set(`${key.repository}:${key.tag}`, freshness);
+    const name = `${key.repository}:${key.tag}`;
+    // How long another one's check takes is only seen in the row.
+    if (freshness.lastStatus === CHECKING) this.#memory.delete(name);
+    else this.#memory.set(name, freshness);
     return freshness;
   }
 }

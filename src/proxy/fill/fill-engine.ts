@@ -84,6 +84,8 @@ export interface FillStats {
 
 const OWNER_POLL_MS = 200;
 const MAX_WAIT_FOR_OWNER_MS = 15_000;
+/** Other processes that fetched for us, one after the other. */
+const MAX_SOURCES = 5;
 const MAX_FOLLOWED = 4_096;
 const LEFTOVERS_EVERY_MS = 3_600_000;
 
@@ -132,9 +134,9 @@ export class FillEngine {
 
   /** Opens a blob that the project may read but that is not linked yet. Errors of upstream come out here, before any byte. */
   async open(request: FillRequest, signal?: AbortSignal): Promise<OpenBlob | StoredBlob> {
-    const first = await this.#join(request);
-    if ("bytes" in first) return first;
-    const size = await answerOf(first, signal);
+    const opened = await this.#answered(request, signal);
+    if ("bytes" in opened) return opened;
+    const { first, size } = opened;
     return {
       size,
       read: (range, options) =>
@@ -150,6 +152,20 @@ export class FillEngine {
             (await this.#options.store.read(request.digest, { start: part.start, end: part.end - 1 })) as AsyncIterable<Uint8Array>,
         }),
     };
+  }
+
+  /** What another process could not get is asked for on our own account: its trouble need not be ours. */
+  async #answered(request: FillRequest, signal?: AbortSignal): Promise<StoredBlob | { first: Growing; size: number }> {
+    for (let attempt = 1; ; attempt += 1) {
+      const first = await this.#join(request);
+      if ("bytes" in first) return first;
+      try {
+        return { first, size: await answerOf(first, signal) };
+      } catch (error) {
+        const isFinal = first instanceof Fill && !first.isAbandoned;
+        if (signal?.aborted || isFinal || first.state !== "failed" || attempt >= MAX_SOURCES) throw error;
+      }
+    }
   }
 
   /** Starts a fill that nobody reads yet; nothing when somebody fetches it already. */
@@ -182,7 +198,11 @@ export class FillEngine {
     for (;;) {
       if (this.#isClosed) throw new SlipwayError("DRAINING");
       const shared = this.#running.get(digest) ?? this.#followed.get(digest);
-      if (shared && shared.source.state !== "failed") return this.#share(request, shared);
+      if (shared && shared.source.state !== "failed") {
+        const source = await this.#share(request, shared);
+        if (source) return source;
+        continue;
+      }
       const starting = this.#starting.get(digest);
       if (!starting) break;
       if (starting.repository === repository) {
@@ -198,9 +218,11 @@ export class FillEngine {
   }
 
   /** Another repository asks for a digest on its way: its own upstream must have it, of the same size, before it may read a byte. */
-  async #share(request: FillRequest, { source, targets }: Shared<Growing>): Promise<Growing | StoredBlob> {
+  async #share(request: FillRequest, { source, targets }: Shared<Growing>): Promise<Growing | StoredBlob | null> {
     if (!targets.has(request.repository)) {
-      const size = await answerOf(source);
+      // The trouble of another one's upstream is not ours.
+      const size = await answerOf(source).catch(() => null);
+      if (size === null) return null;
       await this.#proveRight(request, size);
       targets.set(request.repository, { projectId: request.projectId, repository: request.repository });
     }

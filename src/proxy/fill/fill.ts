@@ -132,7 +132,7 @@ export class Fill {
   /** One past the last byte that a reader at the position may have now. */
   visibleEnd(position: number): number {
     if (this.#isVerified) return Math.max(position, this.#size ?? position);
-    if (!this.#file) return position;
+    if (!this.#file || this.#file.isSuspect) return position;
     const end = this.#file.segments.contiguousFrom(position);
     const limit = (this.#size ?? end) - this.#input.limits.heldBackBytes;
     return Math.max(position, Math.min(end, limit));

@@ -70,6 +70,7 @@ export class StagingFile {
   #size: number | null;
   #isAnswered = false;
   #isVerified = false;
+  #isSuspect = false;
   #saving: Promise<void> | null = null;
   #isDirty = true;
   #savedAt = Number.NEGATIVE_INFINITY;
@@ -116,8 +117,13 @@ export class StagingFile {
     this.#isDirty = true;
   }
 
+  /** After wrong bytes nothing counts until the whole is right. */
   get isAnswered(): boolean {
-    return this.#isAnswered;
+    return this.#isAnswered && (!this.#isSuspect || this.#isVerified);
+  }
+
+  get isSuspect(): boolean {
+    return this.#isSuspect;
   }
 
   async markAnswered(): Promise<void> {
@@ -173,6 +179,7 @@ export class StagingFile {
     this.#epoch = fresh.epoch;
     this.#segments = fresh.segments;
     this.#isVerified = false;
+    this.#isSuspect = true;
     this.#isDirty = true;
     await this.save();
     await before.file.close();
@@ -208,9 +215,9 @@ export class StagingFile {
       size: this.#size,
       fence,
       epoch: this.#epoch,
-      answered: this.#isAnswered,
+      answered: this.isAnswered,
       verified: this.#isVerified,
-      segments: [...this.#segments.list()],
+      segments: this.isSuspect && !this.#isVerified ? [] : [...this.#segments.list()],
     };
     const draft = `${progressPath(folder, digest)}.${this.#epoch}.${fence}.tmp`;
     await writeFile(draft, JSON.stringify(progress), { mode: 0o600 });

@@ -32,11 +32,18 @@ export interface TagKnowledge {
   readonly digest: string | null;
   /** Milliseconds since the epoch of the last answer from upstream. */
   readonly checkedAt: number;
+  /** Nobody has to ask before. */
   readonly freshUntil: number;
+  /** What the last attempt to check gave: 200, CHECKING while somebody is at it, or what went wrong. */
+  readonly lastStatus?: number;
 }
 
+/** A process is asking upstream just now. */
+export const CHECKING = 102;
+
 export type TagDecision =
-  | { readonly kind: "serve"; readonly cache: "HIT" }
+  /** Nothing is asked; stale while a check runs elsewhere, or when the last one failed a moment ago. */
+  | { readonly kind: "serve"; readonly cache: "HIT" | "STALE" }
   | { readonly kind: "serve-and-refresh"; readonly cache: "STALE" }
   | { readonly kind: "absent"; readonly cache: "NEGATIVE" }
   /** Ask upstream; with something to fall back on, wait no longer than `waitMs`. */
@@ -53,10 +60,19 @@ export function decideTag(known: TagKnowledge | null, policy: TagPolicy, now: nu
     case "always-check":
       return { kind: "check", waitMs: policy.waitMs };
     case "revalidate":
-      if (now < known.freshUntil) return { kind: "serve", cache: "HIT" };
-      if (now < known.freshUntil + policy.maxStaleMs) return { kind: "serve-and-refresh", cache: "STALE" };
-      return { kind: "check", waitMs: policy.waitMs };
+      return decideByAge(known, policy, now);
   }
+}
+
+function decideByAge(known: TagKnowledge, policy: TagPolicy, now: number): TagDecision {
+  const { checkedAt, freshUntil, lastStatus = 200 } = known;
+  const age = now - checkedAt;
+  const isPresentable = age < policy.ttlMs + policy.maxStaleMs;
+  if (now < freshUntil) {
+    if (lastStatus === 200 && age < policy.ttlMs) return { kind: "serve", cache: "HIT" };
+    if (lastStatus !== 200 && (isPresentable || lastStatus !== CHECKING)) return { kind: "serve", cache: "STALE" };
+  }
+  return isPresentable ? { kind: "serve-and-refresh", cache: "STALE" } : { kind: "check", waitMs: policy.waitMs };
 }
 
 export interface CheckFailure {
