@@ -50,6 +50,8 @@ async function connections(slipway: RunningSlipway, count: number): Promise<Map<
     if (found.has(process)) agent.destroy();
     else found.set(process, agent);
     return found.size === count ? found : undefined;
+  }).catch((error: Error) => {
+    throw new Error(`${error.message}\n${slipway.output().slice(-4_000)}`);
   });
 }
 
@@ -123,7 +125,13 @@ test("two processes on one port: what one changes holds for the next request to 
 test("a member that was killed comes back, and the other serves meanwhile", async (t) => {
   const s = scope(t);
   // No roles: the leader owns the folder, whose run.json names the members.
-  const env = { ...(await sharedServices(s)), SLIPWAY_PROXY_PROCESSES: "2", SLIPWAY_PORT: String(await freePort()) };
+  const env = {
+    ...(await sharedServices(s)),
+    // Nobody answers there: workers are not the point, and their start costs seconds.
+    TEMPORAL_ADDRESS: "127.0.0.1:9",
+    SLIPWAY_PROXY_PROCESSES: "2",
+    SLIPWAY_PORT: String(await freePort()),
+  };
   const slipway = await startSlipway(s, { env });
   const login = basic("admin", slipway.password);
   const before = await connections(slipway, 2);
