@@ -12,7 +12,7 @@ import { loadConfig } from "../src/config/config.ts";
 import type { Config } from "../src/config/config.ts";
 import { sleep, systemClock } from "../src/core/clock.ts";
 import { Closer } from "../src/core/dispose.ts";
-import { isSlipwayError } from "../src/core/errors.ts";
+import { isSlipwayError, SlipwayError } from "../src/core/errors.ts";
 import { assertPortFree } from "../src/embedded/ports.ts";
 import { startProcessGroup } from "../src/embedded/process-group.ts";
 import type { ProcessGroup } from "../src/embedded/process-group.ts";
@@ -36,10 +36,7 @@ interface Started {
 }
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: { role: { type: "string", multiple: true }, member: { type: "boolean", default: false } },
-    strict: true,
-  });
+  const values = readArguments();
   const config = loadConfig(values.role ? { roles: values.role } : {});
   const { log } = config.settings;
   const logger = createLogger({
@@ -63,6 +60,18 @@ async function main(): Promise<number> {
   for (const { name, error } of await closer.close()) logger.warn({ part: name, error }, "a part did not close cleanly");
   if (failure !== undefined) throw failure;
   return 0;
+}
+
+function readArguments(): { role?: string[]; member: boolean } {
+  try {
+    return parseArgs({
+      options: { role: { type: "string", multiple: true }, member: { type: "boolean", default: false } },
+      strict: true,
+    }).values;
+  } catch (error) {
+    const message = error instanceof Error ? error.message.split(". ")[0] : String(error);
+    throw new SlipwayError("CONFIG_INVALID", { message: `${message}; the only argument is --role <role>`, cause: error });
+  }
 }
 
 interface StartInput {

@@ -59,7 +59,7 @@ function bridge(logger: Logger, entry: LogEntry): void {
   const fields = { source: "temporal", ...plain(entry.meta ?? {}) };
   if (entry.level === "ERROR") logger.error(fields, entry.message);
   else if (entry.level === "WARN") logger.warn(fields, entry.message);
-  else if (entry.level === "INFO") logger.info(fields, entry.message);
+  // Its INFO says what the worker group says in fewer words.
   else logger.debug(fields, entry.message);
 }
 

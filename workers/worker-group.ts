@@ -97,8 +97,11 @@ class RoleKeeper {
         this.problem = "stopped";
       } catch (error) {
         if (this.#stop.aborted) break;
-        this.problem = toSlipwayError(error).message;
-        this.#options.logger.warn({ role: this.name, failures, error }, "worker is away, trying again");
+        const { code, message } = toSlipwayError(error);
+        this.problem = message;
+        // An absent service is no fault of ours: where the call stood tells nothing.
+        const cause = code === "TEMPORAL_UNAVAILABLE" ? { reason: message } : { error };
+        this.#options.logger.warn({ role: this.name, failures, ...cause }, "worker is away, trying again");
       }
       failures = Date.now() - since > STEADY_MS ? 1 : failures + 1;
       await sleep(backoffDelay(failures, RETRY), this.#stop).catch(() => undefined);

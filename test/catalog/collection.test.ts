@@ -1,11 +1,17 @@
-// Collection in the middle of pushes and mounts: nothing that anybody uses ever goes, everything else does.
+// Collection in the middle of pushes, mounts and fills: nothing that anybody uses ever goes, everything else does.
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { BlobWriter } from "../../src/catalog/blob-writer.ts";
 import { Collection } from "../../src/catalog/collection.ts";
 import type { BlobStore } from "../../src/storage/blob-store.ts";
 import { isSlipwayError } from "../../src/core/errors.ts";
+import { adoptFor } from "../../src/proxy/fill/fill-adoption.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import { tempDir } from "../support/temp.ts";
 import { type Fixture, PRINCIPAL, body, catalogFixture, digestOf, newWriter, pushBlob, pushImage } from "./support.ts";
 
 const REPOSITORY = "team/app";
@@ -197,6 +203,48 @@ test("a mount of a digest that is being removed gives nothing, of a marked one t
   await fixture.writer.deleteBlob(REPOSITORY, digest);
   await fixture.database.query("UPDATE blobs SET state = 'deleting', deleting_until = now() + interval '1 minute'");
   assert.equal(await mount(), null);
+});
+
+test("a fill in the middle of a collection takes its digest back, or waits for the removal and stores it again", async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const reached = Promise.withResolvers<void>();
+  const fixture = await catalogFixture(t, {
+    wrapStore: hooked("remove", async () => {
+      reached.resolve();
+      await gate.promise;
+    }),
+  });
+  const { store } = fixture.context;
+  const bytes = randomBytes(100);
+  const digest = await pushBlob(fixture, REPOSITORY, bytes);
+  const folder = await tempDir(t);
+  const targets = new Map([["team/cache", { projectId: fixture.project.id, repository: "team/cache" }]]);
+  const fill = async (): Promise<void> => {
+    const path = join(folder, "fetched");
+    await writeFile(path, bytes);
+    await adoptFor(targets, { digest, size: bytes.length, path }, { writer: new BlobWriter(fixture.context), store, logger: silentLogger });
+  };
+  const collection = new Collection(fixture.context);
+  await collection.unlinkUnreferenced(ALL);
+  assert.equal((await collection.markGarbage(ALL)).items, 1);
+  await fill();
+  assert.equal((await collection.sweepMarked({ limit: 10 })).items, 0, "the fill came before the sweep");
+
+  await collection.unlinkUnreferenced(ALL);
+  assert.equal((await collection.markGarbage(ALL)).items, 1);
+  const sweeping = collection.sweepMarked({ limit: 10 });
+  await reached.promise;
+  const filling = fill();
+  await delay(200);
+  gate.resolve();
+  await sweeping;
+  await filling;
+  assert.equal((await fixture.store.stat(digest))?.size, bytes.length, "the fill came during the removal");
+  const links = await fixture.database.query<{ name: string }>(
+    "SELECT r.name FROM blob_links l JOIN repositories r ON r.id = l.repository_id WHERE l.digest = $1",
+    [digest],
+  );
+  assert.deepEqual(links.rows, [{ name: "team/cache" }]);
 });
 
 test("pushes, mounts and collection without grace at once: every link has its bytes", async (t) => {

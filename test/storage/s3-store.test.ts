@@ -51,6 +51,25 @@ test("s3: a redirect leads to the blob, at the public endpoint, for a short time
   assert.equal(await S3BlobStore.open({ ...config, redirect: false }).redirectUrl(digestOf(bytes)), null);
 });
 
+test("s3: without a key of its own the store takes the credentials of the environment, as the SDK does", { skip }, async (t) => {
+  const config = ownConfig();
+  const chained = { ...config, accessKeyId: null, secretAccessKey: null };
+  const names = { AWS_ACCESS_KEY_ID: config.accessKeyId, AWS_SECRET_ACCESS_KEY: config.secretAccessKey };
+  const before = Object.keys(names).map((name) => [name, process.env[name]] as const);
+  t.after(() => {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  });
+  for (const [name, value] of Object.entries(names)) process.env[name] = value ?? "";
+  const bytes = randomBytes(1000);
+  await S3BlobStore.open(chained).put(digestOf(bytes), bytes);
+  assert.deepEqual(await collect(await S3BlobStore.open(config).read(digestOf(bytes))), bytes);
+  process.env["AWS_SECRET_ACCESS_KEY"] = "another";
+  await assert.rejects(S3BlobStore.open(chained).check(), hasCode("STORAGE_UNAVAILABLE"));
+});
+
 test("s3: large blobs are copied in pieces, and an append with too many parts goes on in a further segment", { skip }, async () => {
   const store = S3BlobStore.open({ ...ownConfig(), limits: { copyBytes: 6 * MIB, partsPerSegment: 3, copyParallel: 2 } });
   const bytes = randomBytes(41 * MIB + 7);

@@ -119,6 +119,40 @@ test("layers that are absent make a sparse image, foreign layers are nobody's bu
   assert.equal(await codeOf(missing), "MANIFEST_BLOB_UNKNOWN");
 });
 
+test("embedded data, layers of other places and fields that nobody knows survive byte for byte", async () => {
+  const [config, layer] = [randomContent(40), randomContent(60)];
+  for (const blob of [config, layer]) await client.pushBlob(NAME, blob);
+  const document = {
+    ...imageDocument(config, layer),
+    config: {
+      mediaType: "application/vnd.oci.image.config.v1+json",
+      digest: config.digest,
+      size: config.bytes.length,
+      data: config.bytes.toString("base64"),
+    },
+    layers: [
+      {
+        mediaType: "application/vnd.oci.image.layer.v1.tar",
+        digest: layer.digest,
+        size: 60,
+        data: layer.bytes.toString("base64"),
+        "org.example": [],
+      },
+      {
+        mediaType: "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        digest: contentOf("never pushed").digest,
+        size: 12,
+        urls: ["https://example.com/layer"],
+      },
+    ],
+    "org.example.unknown": { nested: [1.5e3, "\u00fc", null] },
+  };
+  const manifest = contentOf(JSON.stringify(document, null, 3).replace("null", "null "));
+  const created = await client.putManifest(NAME, "odd", manifest.bytes);
+  assert.equal(created.status, 201, await created.clone().text());
+  await assertServed("odd", manifest);
+});
+
 test("a manifest of nearly four megabytes works, one of a hundred is refused at once", async () => {
   const large = await image({ annotations: { filler: "x".repeat(3_900_000) } });
   assert.equal((await client.putManifest(NAME, "large", large.bytes)).status, 201);
