@@ -1,6 +1,8 @@
 /** Which mounts a process serves, by its roles. The only place where the HTTP surfaces meet the parts of the application. */
 import type { App } from "../src/app.ts";
+import { evictionRules } from "../src/proxy/eviction.ts";
 import { createCacheApiRouter } from "./cache/cache-api.ts";
+import { createPurgeRouter } from "./cache/purge.ts";
 import { createClientAddresses } from "./http/client-address.ts";
 import type { ClientAddresses } from "./http/client-address.ts";
 import type { ProjectIdentity } from "../src/auth/principal.ts";
@@ -115,7 +117,7 @@ function createHarborMount({ app, addresses, version }: Surface): Mount {
 }
 
 function createCacheMount({ app, addresses }: Surface): Mount {
-  const handler = createCacheApiRouter({
+  const services = {
     auth: app.auth,
     addresses,
     view: app.cacheView,
@@ -123,7 +125,8 @@ function createCacheMount({ app, addresses }: Surface): Mount {
     probe: app.registryProbe,
     pool: app.upstreamPool,
     clock: app.clock,
-  });
+  };
+  const handler = createCacheApiRouter(services, [createPurgeRouter({ evictor: app.evictor, rules: evictionRules(app.config) })]);
   return { path: "/api/v1", operation: "api", handler };
 }
 

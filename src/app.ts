@@ -28,6 +28,7 @@ import { CacheTraffic } from "./proxy/cache-traffic.ts";
 import { CacheView } from "./proxy/cache-view.ts";
 import { syncUpstreams } from "./proxy/configured-upstreams.ts";
 import { hostIdentity } from "./proxy/fill/host-identity.ts";
+import { CacheEvictor } from "./proxy/eviction.ts";
 import { createProxy } from "./proxy/open-proxy.ts";
 import type { Proxy } from "./proxy/open-proxy.ts";
 import { addProxyMetrics } from "./proxy/proxy-metrics.ts";
@@ -80,6 +81,7 @@ export interface App {
   readonly registryProbe: RegistryProbe;
   readonly traffic: CacheTraffic;
   readonly cacheView: CacheView;
+  readonly evictor: CacheEvictor;
   readonly temporal: TemporalConnection | null;
   readonly admin: AdminOutcome;
   /** Closed in reverse order with everything else. */
@@ -207,7 +209,7 @@ async function openContent({ config, parts, closer }: BuildInput, shared: State 
   return { encryption, store, catalog, auth };
 }
 
-type Upstream = Pick<App, "upstreamPool" | "proxy" | "registryProbe" | "traffic" | "cacheView">;
+type Upstream = Pick<App, "upstreamPool" | "proxy" | "registryProbe" | "traffic" | "cacheView" | "evictor">;
 
 async function openUpstream({ config, parts, closer }: BuildInput, opened: State & Content): Promise<Upstream> {
   const { kv, members, bus, encryption, catalog, database, store, bootId } = opened;
@@ -252,7 +254,8 @@ async function openUpstream({ config, parts, closer }: BuildInput, opened: State
   const traffic = new CacheTraffic(database, parts.logger);
   closer.add("cache counters", () => traffic.close());
   const cacheView = new CacheView({ db: database, clock: parts.clock, traffic });
-  return { upstreamPool, proxy, registryProbe, traffic, cacheView };
+  const evictor = new CacheEvictor({ db: database, writer: catalog.writer, collection: catalog.collection });
+  return { upstreamPool, proxy, registryProbe, traffic, cacheView, evictor };
 }
 
 function addPullThroughMetrics({ config, metrics, proxy, upstreamPool: pool, traffic, cacheView: view }: App): void {

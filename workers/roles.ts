@@ -21,7 +21,8 @@ export function startWorkers(app: App): WorkerGroup | null {
       starters,
       schedules: maintenanceSchedules({
         garbageCollectionCron: unlessOff(maintenance.gc_cron),
-        evictionCron: cache.max_gb > 0 || cache.retention_days > 0 ? "*/10 * * * *" : null,
+        // Without a limit it only frees what a purge or a moved tag left behind.
+        evictionCron: "*/10 * * * *",
         keepingCron: "* * * * *",
         warmUpCron: unlessOff(cache.warm_up_cron),
       }),

@@ -5,6 +5,7 @@
 import type { Principal } from "../auth/principal.ts";
 import type { Collection } from "../catalog/collection.ts";
 import type { RegistryWriter } from "../catalog/registry.ts";
+import type { Config } from "../config/config.ts";
 import type { Queryable } from "../db/pool.ts";
 
 export type EvictionPolicy = "lru" | "lfu" | "fifo";
@@ -48,6 +49,16 @@ interface Victim {
   readonly repository: string;
   readonly digest: string;
   readonly size: number;
+}
+
+/** What the settings say. */
+export function evictionRules(config: Config): EvictionRules {
+  const { max_gb: maxGb, eviction, retention_days: days } = config.settings.cache;
+  return {
+    maxBytes: maxGb === 0 ? null : Math.round(maxGb * 2 ** 30),
+    policy: eviction,
+    retentionMs: days === 0 ? null : days * 86_400_000,
+  };
 }
 
 const EVICTOR: Principal = { kind: "user", key: "system:eviction", id: 0, name: "eviction", sysadmin: true, scopes: null };
@@ -125,6 +136,21 @@ export class CacheEvictor {
     const bytes = rows.reduce((sum, row) => sum + row.size, 0);
     if (!options.dryRun) await this.#remove(rows, options.signal);
     return { manifests: rows.length, bytes };
+  }
+
+  /** A manifest with its tags, or a blob: its links in proxy projects. Returns how many places it was removed from. */
+  async purgeDigest(digest: string, signal: AbortSignal): Promise<number> {
+    const { manifests } = await this.purge({ digest }, { dryRun: false, signal });
+    const { rows } = await this.#db.query<{ repository: string }>(
+      `SELECT r.name AS repository FROM blob_links l JOIN repositories r ON r.id = l.repository_id
+       JOIN projects p ON p.id = r.project_id AND p.registry_id IS NOT NULL WHERE l.digest = $1 LIMIT 10000`,
+      [digest],
+    );
+    for (const { repository } of rows) {
+      signal.throwIfAborted();
+      await this.#writer.deleteBlob(repository, digest, { principal: EVICTOR });
+    }
+    return manifests + rows.length;
   }
 
   async pin(digest: string, pinned: boolean): Promise<boolean> {

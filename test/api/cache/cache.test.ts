@@ -3,6 +3,8 @@ import { test } from "node:test";
 import { cacheParts } from "../../../api/cache/cache-api.ts";
 import { humanSize } from "../../../api/cache/cache.ts";
 import { createLoginRouter } from "../../../api/cache/login.ts";
+import { createPurgeRouter } from "../../../api/cache/purge.ts";
+import type { PurgeServices } from "../../../api/cache/purge.ts";
 import type { CacheApiServices } from "../../../api/cache/services.ts";
 import { EMPTY_REGISTRY } from "../../../src/proxy/registry-store.ts";
 import { FakeRegistry } from "../../support/fake-registry.ts";
@@ -257,7 +259,8 @@ test("hits and misses count for all processes and outlive them", async (t) => {
 
 test("every route of the cache API is described, and nothing is described that has no route", () => {
   const services = {} as CacheApiServices;
-  const routes = [createLoginRouter(services), ...cacheParts(services)].flatMap((router) => routesOf(router, API));
+  const purge = createPurgeRouter({} as PurgeServices);
+  const routes = [createLoginRouter(services), ...cacheParts(services), purge].flatMap((router) => routesOf(router, API));
   assert.deepEqual(
     routes.toSorted(),
     document.operations().filter((operation) => operation.includes(` ${API}/`)),
