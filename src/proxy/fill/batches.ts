@@ -1,0 +1,90 @@
+/**
+ * The bytes of a body in larger pieces: while one piece is written, what arrives meanwhile is gathered into the next. A write for each packet cost more
+ * than the bytes, and the stream's own iterator joins its chunks into new memory each time.
+ */
+import type { Readable } from "node:stream";
+import { SlipwayError } from "../../core/errors.ts";
+
+const BATCH_BYTES = 256 * 1024;
+/** Buffers that are kept for the next bodies. */
+const MAX_SPARE = 32;
+const spare: Buffer[] = [];
+
+/** Pieces are valid until the next one is asked for. What is there is given at once, however little it is. */
+export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
+  const gathered = new Gathering(body);
+  try {
+    for (let piece = await gathered.next(); piece !== null; piece = await gathered.next()) yield piece;
+  } finally {
+    gathered.close();
+  }
+}
+
+class Gathering {
+  readonly #body: Readable;
+  #filling = take();
+  #lent = take();
+  #length = 0;
+  /** What did not fit; the body is paused as long as there is any. */
+  #rest: Buffer[] = [];
+  #isOver = false;
+  #error: Error | null = null;
+  #wake: (() => void) | null = null;
+
+  constructor(body: Readable) {
+    this.#body = body;
+    body.on("data", this.#onData);
+    body.once("end", () => this.#end(null));
+    body.once("error", (error) => this.#end(error));
+    body.once("close", () => this.#end(new SlipwayError("CANCELLED")));
+    // It may have been destroyed before anybody listened.
+    if (body.destroyed) this.#end(body.errored ?? new SlipwayError("CANCELLED"));
+  }
+
+  async next(): Promise<Uint8Array | null> {
+    while (this.#length === 0) {
+      if (this.#error) throw this.#error;
+      if (this.#isOver) return null;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    const piece = this.#filling.subarray(0, this.#length);
+    [this.#filling, this.#lent] = [this.#lent, this.#filling];
+    this.#length = 0;
+    const rest = this.#rest;
+    this.#rest = [];
+    for (const chunk of rest) this.#gather(chunk);
+    if (this.#rest.length === 0) this.#body.resume();
+    return piece;
+  }
+
+  close(): void {
+    this.#body.off("data", this.#onData);
+    this.#body.on("error", () => undefined).destroy();
+    for (const buffer of [this.#filling, this.#lent]) if (spare.length < MAX_SPARE) spare.push(buffer);
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    this.#gather(chunk);
+    if (this.#rest.length > 0) this.#body.pause();
+    this.#wake?.();
+  };
+
+  #gather(chunk: Buffer): void {
+    const taken = this.#rest.length > 0 ? 0 : chunk.copy(this.#filling, this.#length);
+    this.#length += taken;
+    if (taken < chunk.length) this.#rest.push(taken === 0 ? chunk : chunk.subarray(taken));
+  }
+
+  #end(error: Error | null): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#error = error;
+    this.#wake?.();
+  }
+}
+
+function take(): Buffer {
+  return spare.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES);
+}
