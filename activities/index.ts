@@ -3,6 +3,7 @@ import { cacheActivities } from "./cache/upkeep.ts";
 import { guard } from "./shared/guard.ts";
 import { housekeepingActivities } from "./maintenance/housekeeping.ts";
 import { outboxActivities } from "./maintenance/outbox.ts";
+import { reconcileActivities } from "./maintenance/reconcile.ts";
 import { recordActivities } from "./maintenance/records.ts";
 import { tickActivities } from "./maintenance/tick.ts";
 import type { ActivityServices } from "./services.ts";
@@ -17,6 +18,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
   const tick = tickActivities(services);
   const outbox = outboxActivities(services, stopping);
   const cache = cacheActivities(services);
+  const reconcile = reconcileActivities(services);
   return {
     beginRun: guard(logger, records.beginRun),
     endRun: guard(logger, records.endRun),
@@ -24,6 +26,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
     collectBatch: guard(logger, housekeeping.collectBatch),
     pruneExecutions: guard(logger, housekeeping.pruneExecutions),
     startJob: guard(logger, tick.startJob),
+    reconcileBatch: guard(logger, reconcile.reconcileBatch),
     evictBatch: guard(logger, cache.evictBatch),
     completeFills: guard(logger, cache.completeFills),
     refreshHotTags: guard(logger, cache.refreshHotTags),

@@ -1,6 +1,7 @@
 /** What activities need of the domains, in slices as narrow as their use, so that a test or a role provides just these. */
 import type { CacheServices } from "./cache/upkeep.ts";
 import type { Collection } from "../src/catalog/collection.ts";
+import type { Rebuilder } from "../src/catalog/rebuild.ts";
 import type { ExecutionStore } from "../src/execution/execution-store.ts";
 import type { TaskStore } from "../src/execution/task-store.ts";
 import type { OutboxRelay } from "../src/catalog/outbox-relay.ts";
@@ -19,10 +20,17 @@ export interface ActivityServices {
   readonly executions: Pick<ExecutionStore, "openForRun" | "completePlanning" | "settle" | "end">;
   readonly tasks: Pick<TaskStore, "add" | "update" | "setAttrs" | "endOpen">;
   readonly collection: Housekeeper;
+  readonly rebuilder: Pick<Rebuilder, "isDue" | "noteFinished" | "rebuildProjects" | "rebuildContent" | "removeRowsWithoutBytes">;
   readonly relay: Pick<OutboxRelay, "run">;
   readonly starters: Pick<
     MaintenanceStarters,
-    "startUploadExpiry" | "startGarbageCollection" | "startExecutionRetention" | "startCacheEviction" | "startCacheKeeping" | "startWarmUp"
+    | "startUploadExpiry"
+    | "startGarbageCollection"
+    | "startExecutionRetention"
+    | "startCacheEviction"
+    | "startCacheKeeping"
+    | "startWarmUp"
+    | "startReconcile"
   >;
   pruneExecutions(limit: number): Promise<number>;
   readonly limits: MaintenanceLimits;

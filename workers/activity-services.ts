@@ -3,8 +3,10 @@ import type { ActivityServices } from "../activities/services.ts";
 import type { App } from "../src/app.ts";
 import { dispatchEvents } from "../src/catalog/event-dispatcher.ts";
 import { writeLinkRecords } from "../src/catalog/link-records.ts";
+import { writeProjectRecords } from "../src/catalog/project-records.ts";
 import { OUTBOX_CHANNEL, OutboxRelay } from "../src/catalog/outbox-relay.ts";
-import { CacheEvictor } from "../src/proxy/eviction.ts";
+import { evictionRules } from "../src/proxy/eviction.ts";
+import { REGISTRIES_SCOPE } from "../src/proxy/registry-store.ts";
 import { CacheUpkeep } from "../src/proxy/upkeep.ts";
 import { ExecutionStore } from "../src/execution/execution-store.ts";
 import { pruneExecutions } from "../src/execution/retention.ts";
@@ -25,6 +27,7 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
     channel: OUTBOX_CHANNEL,
     handlers: {
       "link-record": (rows, signal) => writeLinkRecords(rows, store, signal),
+      "project-record": (rows, signal) => writeProjectRecords(rows, { database, store }, signal),
       event: dispatchEvents([]),
     },
   });
@@ -45,18 +48,15 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
   const { cache } = app.config.settings;
   return {
     cache: {
-      evictor: new CacheEvictor({ db: database, writer: catalog.writer, collection: catalog.collection }),
+      evictor: app.evictor,
       upkeep: new CacheUpkeep({ db: database, reader: catalog.reader, logger, ...app.proxy }),
-      rules: {
-        maxBytes: cache.max_gb === 0 ? null : cache.max_gb * 1024 ** 3,
-        policy: cache.eviction,
-        retentionMs: cache.retention_days === 0 ? null : cache.retention_days * 24 * HOUR_MS,
-      },
+      rules: evictionRules(app.config),
       warmUpList: cache.warm_up,
     },
     executions: new ExecutionStore(database),
     tasks: new TaskStore(database),
     collection: catalog.collection,
+    rebuilder: catalog.createRebuilder({ registriesScope: REGISTRIES_SCOPE }),
     relay,
     starters,
     pruneExecutions: (limit) => pruneExecutions(database, { keep: EXECUTIONS_KEPT, maxAgeMs: EXECUTION_MAX_AGE_MS, limit }),

@@ -4,5 +4,6 @@ export { keepCache, warmUpCache } from "./cache/keep-cache.ts";
 export { executionRetention } from "./maintenance/execution-retention.ts";
 export { garbageCollect } from "./maintenance/garbage-collect.ts";
 export { outboxRelay } from "./maintenance/outbox-relay.ts";
+export { reconcileContent } from "./maintenance/reconcile-content.ts";
 export { maintenanceTick } from "./maintenance/tick.ts";
 export { uploadExpiry } from "./maintenance/upload-expiry.ts";

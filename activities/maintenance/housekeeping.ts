@@ -58,13 +58,18 @@ export function housekeepingActivities(services: ActivityServices) {
 }
 
 async function collect(
-  { collection, limits }: ActivityServices,
+  { collection, limits, rebuilder, starters }: ActivityServices,
   { phase, cursor, request }: CollectBatch,
   signal: AbortSignal,
 ): Promise<CollectedBatch> {
   const options = { graceMs: request.graceMs ?? limits.collectionGraceMs, limit: BATCH, dryRun: request.dryRun, after: cursor };
   switch (phase) {
     case "adopt":
+      // After the loss of a database its bytes have no rows yet: given rows without links, they would be garbage.
+      if (await rebuilder.isDue(signal)) {
+        await starters.startReconcile({ trigger: "event" });
+        return { items: 0, bytes: 0, next: null };
+      }
       return collection.adoptOrphanBytes({ limit: BATCH, after: cursor }, signal);
     case "unlink":
       return collection.unlinkUnreferenced(options);

@@ -22,7 +22,7 @@ const PAGE = 1_000;
 /** Rows of kind link-record, in their order. */
 export async function writeLinkRecords(rows: readonly OutboxRow[], store: BlobStore, signal?: AbortSignal): Promise<void> {
   for (const [repository, batch] of Map.groupBy(rows, (row) => row.key)) {
-    const ordered = batch.toSorted((a, b) => a.id - b.id);
+    const ordered = batch.filter((row) => !isFence(row.payload)).toSorted((a, b) => a.id - b.id);
     const first = ordered[0];
     const last = ordered.at(-1);
     if (!first || !last) continue;
@@ -54,6 +54,42 @@ export async function* readLinkRecords(repository: string, store: BlobStore, sig
     if (entries.length < PAGE || !last) return;
     after = last.key;
   }
+}
+
+/** Its payload says nothing: the row itself holds the later ones of its repository back while rows are rebuilt. */
+export const FENCE_PAYLOAD = { op: "fence" } as const;
+
+function isFence(payload: unknown): boolean {
+  return (payload as { op?: unknown }).op === FENCE_PAYLOAD.op;
+}
+
+export interface RecordedRepository {
+  readonly name: string;
+  /** Ask with this for the next one. */
+  readonly marker: string;
+}
+
+/** Repositories with records, one after the other in the order of storage; null behind the last. */
+export async function nextRecordedRepository(
+  store: BlobStore,
+  after: string | null,
+  signal?: AbortSignal,
+): Promise<RecordedRepository | null> {
+  const [first] = await store.listObjects(`${ROOT}/`, after, 1, signal);
+  if (!first) return null;
+  const folder = first.key.slice(0, first.key.lastIndexOf("/_"));
+  // Behind every file of this folder, which begin with a digit.
+  const marker = `${folder}/_~`;
+  const name = folder.slice(ROOT.length + 1);
+  if (!name.startsWith("@")) return { name, marker };
+  const [record] = parseFile(first.key, (await store.getObject(first.key, signal)) ?? Buffer.alloc(0));
+  return record ? { name: record.repository, marker } : nextRecordedRepository(store, first.key, signal);
+}
+
+/** True when storage has records with lower numbers than this. Looks at one page: it only decides whether a thorough look is worth while. */
+export async function hasOlderRecords(store: BlobStore, than: number, signal?: AbortSignal): Promise<boolean> {
+  const entries = await store.listObjects(`${ROOT}/`, null, PAGE, signal);
+  return entries.some(({ key }) => Number(key.slice(key.lastIndexOf("/_") + 2).split("-")[0]) < than);
 }
 
 function parseFile(key: string, bytes: Buffer): NumberedLinkRecord[] {

@@ -13,6 +13,7 @@ import { Outbox } from "./outbox.ts";
 import { ProjectStore } from "./project-store.ts";
 import { type ReaderCacheOptions, createReaderCaches } from "./reader-caches.ts";
 import { CatalogReader } from "./reader.ts";
+import { Rebuilder, type RebuilderOptions } from "./rebuild.ts";
 import type { Project } from "./registry.ts";
 import { RepositoryStore } from "./repository-store.ts";
 import { TagStore } from "./tag-store.ts";
@@ -44,6 +45,7 @@ export interface Catalog {
   readonly content: BlobWriter;
   readonly outbox: Outbox;
   readonly collection: Collection;
+  createRebuilder(options: RebuilderOptions): Rebuilder;
   /** The project of one-component names, made at the first start. */
   ensureLibrary(): Promise<Project>;
   stats(): object;
@@ -77,6 +79,7 @@ export function createCatalog(options: CatalogOptions): Catalog {
     content,
     outbox: new Outbox(database),
     collection: new Collection(context),
+    createRebuilder: (rebuilderOptions) => new Rebuilder(context, rebuilderOptions),
     ensureLibrary: () => projects.ensure({ name: DEFAULT_PROJECT, public: true, ownerId: null }),
     stats: () => ({
       cache: {

@@ -15,32 +15,44 @@ import { ExecutionStore } from "../execution/execution-store.ts";
 import { TaskStore } from "../execution/task-store.ts";
 import { createLogger } from "../telemetry/logger.ts";
 import { createMaintenanceStarters } from "../temporal/maintenance.ts";
+import type { MaintenanceStarters } from "../temporal/maintenance.ts";
 import { runGc, GC_USAGE } from "./gc.ts";
+import { runReconcile, RECONCILE_USAGE } from "./reconcile.ts";
 import { runProject, PROJECT_USAGE } from "./project.ts";
 import { runRobot, ROBOT_USAGE } from "./robot.ts";
 import { runUser, USER_USAGE } from "./user.ts";
 import type { AccountServices } from "./accounts.ts";
 import type { Command, CommandContext } from "./command.ts";
+import type { WatchServices } from "./watch-run.ts";
 
 export const userCommand = accountCommand(USER_USAGE, runUser);
 export const projectCommand = accountCommand(PROJECT_USAGE, runProject);
 export const robotCommand = accountCommand(ROBOT_USAGE, runRobot);
 
-export const gcCommand: Command = {
-  usage: `slipway ${GC_USAGE}`,
-  run: (context) =>
-    withApp(context, async (app) => {
-      if (app.temporal === null)
-        throw new SlipwayError("TEMPORAL_UNAVAILABLE", { message: "there is no Temporal server to run the collection" });
-      return runGc(context.args, {
-        executions: new ExecutionStore(app.database),
-        tasks: new TaskStore(app.database),
-        starters: createMaintenanceStarters(app.temporal),
-        print: context.print,
-        signal: context.signal,
-      });
-    }),
-};
+export const gcCommand = runCommand(GC_USAGE, "the collection", runGc);
+export const reconcileCommand = runCommand(RECONCILE_USAGE, "the reconciliation", runReconcile);
+
+function runCommand(
+  usage: string,
+  what: string,
+  run: (args: readonly string[], services: WatchServices & { starters: MaintenanceStarters }) => Promise<number>,
+): Command {
+  return {
+    usage: `slipway ${usage}`,
+    run: (context) =>
+      withApp(context, async (app) => {
+        if (app.temporal === null)
+          throw new SlipwayError("TEMPORAL_UNAVAILABLE", { message: `there is no Temporal server to run ${what}` });
+        return run(context.args, {
+          executions: new ExecutionStore(app.database),
+          tasks: new TaskStore(app.database),
+          starters: createMaintenanceStarters(app.temporal),
+          print: context.print,
+          signal: context.signal,
+        });
+      }),
+  };
+}
 
 function accountCommand(usage: string, run: (args: readonly string[], services: AccountServices) => Promise<void>): Command {
   return {

@@ -14,6 +14,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "add, list and remove projects, and their members",
     load: async () => (await import("./app-commands.ts")).projectCommand,
   },
+  reconcile: {
+    summary: "rebuild rows from storage, remove rows without bytes, or show the last runs",
+    load: async () => (await import("./app-commands.ts")).reconcileCommand,
+  },
   robot: {
     summary: "add, list and remove robots",
     load: async () => (await import("./app-commands.ts")).robotCommand,

@@ -7,6 +7,7 @@ export const workflowIds = {
   /** The server appends the time to it for every tick. */
   scheduleTick: (scheduleId: string): string => `tick/${scheduleId}`,
   cacheEviction: "maintenance/cache-eviction",
+  reconcile: "maintenance/reconcile",
   cacheKeeping: "maintenance/cache-keeping",
   warmUp: "maintenance/cache-warm-up",
   replication: (policyId: number): string => `replication/${policyId}`,

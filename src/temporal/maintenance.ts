@@ -12,6 +12,7 @@ import type { keepCache, warmUpCache } from "../../workflows/cache/keep-cache.ts
 import type { executionRetention } from "../../workflows/maintenance/execution-retention.ts";
 import type { garbageCollect } from "../../workflows/maintenance/garbage-collect.ts";
 import type { outboxRelay } from "../../workflows/maintenance/outbox-relay.ts";
+import type { reconcileContent } from "../../workflows/maintenance/reconcile-content.ts";
 import type { uploadExpiry } from "../../workflows/maintenance/upload-expiry.ts";
 import type { CallOptions, TemporalConnection } from "./connection.ts";
 import { workflowIds } from "./ids.ts";
@@ -34,6 +35,7 @@ export interface MaintenanceStarters {
   startCacheKeeping(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startWarmUp(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startExecutionRetention(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
+  startReconcile(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   /** Makes sure that the relay runs. */
   startOutboxRelay(options?: CallOptions): Promise<StartOutcome>;
   /** Progress of the collection that runs now or ran last; null when none is remembered. Asks a worker. */
@@ -82,6 +84,11 @@ export function createMaintenanceStarters(temporal: TemporalConnection): Mainten
       const args: Parameters<typeof executionRetention> = [];
       const workflowId = workflowIds.executionRetention;
       return start({ type: "executionRetention", workflowId, args, trigger, summary: "Removes old executions" }, options);
+    },
+    startReconcile({ trigger }, options = {}) {
+      const args: Parameters<typeof reconcileContent> = [{ trigger }];
+      const summary = "Makes rows and storage agree";
+      return start({ type: "reconcileContent", workflowId: workflowIds.reconcile, args, trigger, summary }, options);
     },
     startOutboxRelay(options = {}) {
       const args: Parameters<typeof outboxRelay> = [];

@@ -35,7 +35,10 @@ test("rows come out in order and are gone when they are complete", async (t) => 
   const ids = rows.map((row) => row.id);
   assert.equal(await outbox.complete("another", ids), 0);
   assert.equal(await outbox.complete(claim, ids), 3);
-  assert.deepEqual(await outbox.depth(), []);
+  assert.deepEqual(
+    (await outbox.depth()).filter(({ kind }) => kind === CLAIM.kind),
+    [],
+  );
 });
 
 test("while a key is held, its later rows wait and other keys go on", async (t) => {

@@ -83,6 +83,7 @@ for (const [name, begin] of [
   ["evict-cache", starters.startCacheEviction],
   ["keep-cache", starters.startCacheKeeping],
   ["warm-up-cache", starters.startWarmUp],
+  ["reconcile-content", starters.startReconcile],
 ] as const) {
   const { workflowId } = await begin({ trigger: "manual" });
   await temporal.call((client) => finish(client, workflowId), { timeoutMs: 30_000 });

@@ -42,7 +42,18 @@ export interface MaintenanceParts {
   readonly limits?: Partial<ActivityServices["limits"]>;
   readonly schedules?: readonly MaintenanceSchedule[];
   readonly cache?: ActivityServices["cache"];
+  readonly rebuilder?: ActivityServices["rebuilder"];
 }
+
+const nothingRebuilt = { items: 0, missing: 0, next: null };
+/** Rows and storage agree. */
+export const idleRebuilder: ActivityServices["rebuilder"] = {
+  isDue: () => Promise.resolve(false),
+  noteFinished: () => Promise.resolve(),
+  rebuildProjects: () => Promise.resolve(nothingRebuilt),
+  rebuildContent: () => Promise.resolve(nothingRebuilt),
+  removeRowsWithoutBytes: () => Promise.resolve(nothingRebuilt),
+};
 
 /** A cache in which nothing is to be done. */
 export const idleCache: ActivityServices["cache"] = {
@@ -72,6 +83,7 @@ export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
     executions: new ExecutionStore(database),
     tasks: new TaskStore(database),
     collection: parts.collection,
+    rebuilder: parts.rebuilder ?? idleRebuilder,
     relay,
     starters,
     pruneExecutions: (limit) => pruneExecutions(database, { keep: 100, maxAgeMs: 86_400_000, limit }),

@@ -7,6 +7,7 @@ import { dispatchEvents } from "../../src/catalog/event-dispatcher.ts";
 import type { CatalogEvent } from "../../src/catalog/content-records.ts";
 import type { NumberedLinkRecord } from "../../src/catalog/link-records.ts";
 import { readLinkRecords, writeLinkRecords } from "../../src/catalog/link-records.ts";
+import { writeProjectRecords } from "../../src/catalog/project-records.ts";
 import { workflowIds } from "../../src/temporal/ids.ts";
 import { createMaintenanceStarters } from "../../src/temporal/maintenance.ts";
 import { catalogFixture, digestOf, PRINCIPAL, pushBlob, pushImage } from "../catalog/support.ts";
@@ -28,6 +29,7 @@ test("collection, expiry and relay do their work on a registry's content", async
     kv: noKv,
     handlers: {
       "link-record": (rows, signal) => writeLinkRecords(rows, store, signal),
+      "project-record": (rows, signal) => writeProjectRecords(rows, { database, store }, signal),
       event: dispatchEvents([async (batch) => void events.push(...batch)]),
     },
   });

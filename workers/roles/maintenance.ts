@@ -13,7 +13,7 @@ import type { RoleContext, WorkerRole } from "../worker-group.ts";
 export interface MaintenanceRoleOptions {
   readonly services: ActivityServices;
   readonly temporal: TemporalConnection;
-  readonly starters: Pick<MaintenanceStarters, "startOutboxRelay">;
+  readonly starters: Pick<MaintenanceStarters, "startOutboxRelay" | "startReconcile">;
   readonly schedules: readonly MaintenanceSchedule[];
 }
 
@@ -25,6 +25,7 @@ export function maintenanceRole(options: MaintenanceRoleOptions): WorkerRole {
     name: "maintenance",
     async prepare(signal) {
       await prepareMaintenance(options, { signal });
+      await reconcileFirst(options, signal);
     },
     async create({ connection, namespace, bundlePath, stopping }: RoleContext) {
       return Worker.create({
@@ -42,9 +43,24 @@ export function maintenanceRole(options: MaintenanceRoleOptions): WorkerRole {
   };
 }
 
+/** A new database over storage that has content already: its rows are rebuilt, once. */
+async function reconcileFirst({ services: { rebuilder, logger }, starters }: MaintenanceRoleOptions, signal: AbortSignal): Promise<void> {
+  try {
+    if (!(await rebuilder.isDue(signal))) return;
+    const { outcome } = await starters.startReconcile({ trigger: "event" }, { signal });
+    logger.info({ outcome }, "storage has content from before this database: its rows are being rebuilt");
+  } catch (error) {
+    logger.warn({ error }, "whether rows have to be rebuilt could not be found out; `slipway reconcile run` does it");
+  }
+}
+
 /** Schedules and the relay; done before the worker polls, again for every new worker, and harmless however often. */
 export async function prepareMaintenance(
-  { temporal, schedules, starters }: Pick<MaintenanceRoleOptions, "temporal" | "schedules" | "starters">,
+  {
+    temporal,
+    schedules,
+    starters,
+  }: Pick<MaintenanceRoleOptions, "temporal" | "schedules"> & { readonly starters: Pick<MaintenanceStarters, "startOutboxRelay"> },
   options: CallOptions = {},
 ): Promise<Map<string, ScheduleOutcome>> {
   const outcomes = await ensureSchedules(temporal, schedules, options);

@@ -30,6 +30,7 @@ export const vendors = {
   garbageCollection: "GARBAGE_COLLECTION",
   uploadExpiry: "UPLOAD_EXPIRY",
   cacheEviction: "CACHE_CLEANUP",
+  reconcile: "RECONCILE",
 } as const;
 
 export function isFinalExecution(status: ExecutionStatus): status is FinalExecutionStatus {

@@ -28,6 +28,23 @@ export interface CollectionProgress {
   readonly totals: Readonly<Record<CollectionPhase, PhaseTotals>>;
 }
 
+/** In their order. */
+export const reconcilePhases = ["projects", "rebuild", "missing"] as const;
+export type ReconcilePhase = (typeof reconcilePhases)[number];
+
+export interface ReconcileTotals {
+  /** Rows made; in the last phase rows removed. */
+  readonly items: number;
+  /** Things that storage has no bytes of. */
+  readonly missing: number;
+}
+
+export interface ReconcileProgress {
+  readonly phase: ReconcilePhase | "done";
+  readonly cursor: string | null;
+  readonly totals: Readonly<Record<ReconcilePhase, ReconcileTotals>>;
+}
+
 export interface MaintenanceTick {
   readonly job: "upload-expiry" | "garbage-collection" | "execution-retention" | "cache-eviction" | "cache-keeping" | "cache-warm-up";
 }
