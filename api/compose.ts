@@ -23,6 +23,7 @@ import { createHotHandler } from "./v2/hot.ts";
 import { createRegistryRouter } from "./v2/router.ts";
 import { DEFAULT_REGISTRY_SETTINGS } from "./v2/services.ts";
 import { createProxyContent } from "./v2/proxy-content.ts";
+import { createProxyWrites } from "./v2/proxy-writes.ts";
 import { createProxyResolver } from "./v2/proxy-resolver.ts";
 
 export interface ServeOptions {
@@ -90,7 +91,9 @@ function createRegistry({ app, addresses, observer }: Surface): Pick<ServerOptio
     observer,
     settings: DEFAULT_REGISTRY_SETTINGS,
   };
-  const router = createRegistryRouter(services, (sender) => createProxyContent(app.proxy, sender));
+  const router = createRegistryRouter(services, (sender, local) =>
+    createProxyContent(app.proxy, sender, createProxyWrites(app.proxy, local, services)),
+  );
   return { hot: createHotHandler(services, router.content), registry: router.handle };
 }
 

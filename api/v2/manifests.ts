@@ -38,7 +38,13 @@ function unknownManifest(reference: string): SlipwayError {
   return new SlipwayError("MANIFEST_UNKNOWN", { detail: { reference } });
 }
 
-export async function putManifest(exchange: Exchange, target: LocalTarget, services: RegistryServices): Promise<void> {
+/** `store` takes the manifest in; the catalog does, unless it has to go elsewhere first. */
+export async function putManifest(
+  exchange: Exchange,
+  target: LocalTarget,
+  services: RegistryServices,
+  store: (put: ManifestPut) => Promise<ManifestPutResult> = (put) => services.writer.putManifest(put),
+): Promise<void> {
   const { req, res } = exchange;
   const reference = requireReference(exchange.route?.reference ?? "");
   const parameterTags = tagParameters(exchange);
@@ -47,7 +53,7 @@ export async function putManifest(exchange: Exchange, target: LocalTarget, servi
   const condition = writeCondition(exchange);
   const bytes = await readBody(req, res, LIMITS.manifestBytes);
   const project = await projectForWrite(exchange, target, services);
-  const result = await services.writer.putManifest({
+  const result = await store({
     repository: target.repository,
     project,
     tags: [...new Set(reference.kind === "tag" ? [reference.tag, ...parameterTags] : parameterTags)],

@@ -1,4 +1,4 @@
-/** Content of proxy projects: read through from upstream. Writes are refused unless the proxy pushes through. */
+/** Content of proxy projects: read through from upstream. */
 import type { StoredManifest } from "../../src/catalog/registry.ts";
 import { SlipwayError } from "../../src/core/errors.ts";
 import { LIMITS } from "../../src/core/limits.ts";
@@ -14,6 +14,7 @@ import { answerBlob, blobHeaders } from "./blobs.ts";
 import { withHeaders } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { manifestHeaders } from "./manifests.ts";
+import type { ProxyWrites } from "./proxy-writes.ts";
 import { nextLink, pageRequest } from "./paging.ts";
 import { sendReferrers } from "./referrers.ts";
 import { blockWriter } from "./send-blob.ts";
@@ -26,30 +27,19 @@ export interface ProxyContentServices {
   readonly lists: ProxyLists;
 }
 
-export function createProxyContent(services: ProxyContentServices, sender: BlobSender): ContentHandlers<ProxyTarget> {
+export function createProxyContent(services: ProxyContentServices, sender: BlobSender, writes: ProxyWrites): ContentHandlers<ProxyTarget> {
   return {
     operations: {
       "manifest.read": (exchange, target) => readManifest(exchange, target, services),
       "blob.read": (exchange, target) => readBlob(exchange, target, { services, sender }),
       "tags.list": (exchange, target) => listTags(exchange, target, services),
       "referrers.list": (exchange, target) => listReferrers(exchange, target, services),
-      "manifest.put": refuse,
-      "manifest.delete": refuse,
-      "blob.delete": refuse,
-      "upload.start": refuse,
-      "upload.status": refuse,
-      "upload.append": refuse,
-      "upload.finish": refuse,
-      "upload.cancel": refuse,
+      ...writes,
     },
     peekManifest: (target, reference) => services.manifests.peek(target, reference)?.manifest,
     peekBlob: (target, digest) => services.blobs.peek(target, digest),
     peekHeaders: (target, reference) => ["X-Cache", "HIT", "Age", String(services.manifests.peek(target, reference)?.ageSeconds ?? 0)],
   };
-}
-
-function refuse(): Promise<void> {
-  return Promise.reject(new SlipwayError("UNSUPPORTED", { message: "this project is a proxy: push to the upstream registry" }));
 }
 
 /** What a cache owes its clients: where the answer is from and how old it is. */

@@ -26,10 +26,11 @@ export interface RegistryRouter {
 /** `proxy` is given the sender, so that all kinds share one pool of blocks. */
 export function createRegistryRouter(
   services: RegistryServices,
-  createProxyContent?: (sender: BlobSender) => NonNullable<ContentByKind["proxy"]>,
+  createProxyContent?: (sender: BlobSender, local: ContentByKind["local"]) => NonNullable<ContentByKind["proxy"]>,
 ): RegistryRouter {
   const sender = new BlobSender({ store: services.store, redirectMinBytes: services.settings.redirectMinBytes });
-  const content: ContentByKind = { local: createLocalContent(services, sender), proxy: createProxyContent?.(sender) ?? null };
+  const local = createLocalContent(services, sender);
+  const content: ContentByKind = { local, proxy: createProxyContent?.(sender, local) ?? null };
   return {
     content,
     sender,

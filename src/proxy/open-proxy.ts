@@ -18,6 +18,7 @@ import { Prefetcher } from "./prefetch.ts";
 import { ProxyBlobs } from "./proxy-blobs.ts";
 import { ProxyLists } from "./proxy-lists.ts";
 import { ProxyManifests } from "./proxy-manifests.ts";
+import { PushThrough } from "./push-through.ts";
 import { RegistryStore } from "./registry-store.ts";
 import { NameResolver } from "./resolver.ts";
 import { TagFreshnessStore } from "./tag-freshness.ts";
@@ -52,6 +53,7 @@ export interface Proxy {
   readonly manifests: ProxyManifests;
   readonly blobs: ProxyBlobs;
   readonly lists: ProxyLists;
+  readonly pushThrough: PushThrough;
   readonly fills: FillEngine;
   readonly leases: FillLeases;
   readonly usage: CacheUsage;
@@ -96,10 +98,11 @@ export function createProxy(options: ProxyOptions): Proxy {
     logger,
   });
   const tagPolicyOf = (project: Project): ProxyPolicy["tags"] => policyOf(project).tags;
+  const freshness = new TagFreshnessStore(database, clock, options.invalidations);
   const manifests = new ProxyManifests({
     reader,
     writer,
-    freshness: new TagFreshnessStore(database, clock),
+    freshness,
     clientOf,
     policyOf: tagPolicyOf,
     clock,
@@ -110,8 +113,17 @@ export function createProxy(options: ProxyOptions): Proxy {
       prefetcher.onServed(name, manifest);
     },
   });
+  const pushThrough = new PushThrough({
+    writer,
+    store: options.store,
+    findLinked: (repository, digest) => catalog.blobs.findLinked(repository, digest),
+    clientOf,
+    policyOf: tagPolicyOf,
+    freshness,
+  });
   return {
     registries,
+    pushThrough,
     upstreams,
     resolver: new NameResolver({
       reader,
@@ -134,6 +146,7 @@ export function createProxy(options: ProxyOptions): Proxy {
       await fills.close();
       await usage.close();
       upstreams.close();
+      freshness.close();
     },
   };
 }

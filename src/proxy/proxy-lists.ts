@@ -115,7 +115,8 @@ export class ProxyLists {
     try {
       return { list: await this.#refresh(name, kind, ask), cache: kept ? "REVALIDATED" : "MISS" };
     } catch (error) {
-      if (kept) return { list: kept, cache: "STALE" };
+      const isGone = isSlipwayError(error, "NAME_UNKNOWN", "NOT_FOUND") && !policy.keepDeleted;
+      if (kept && !isGone) return { list: kept, cache: "STALE" };
       // Something of it may be here although upstream never listed it.
       if (await this.#options.reader.repositoryExists(name.repository))
         return { list: { items: [], checkedAt: now, freshUntil: now }, cache: "STALE" };

@@ -91,6 +91,11 @@ export class ProxyManifests {
     return decision.kind === "serve" && decision.cache === "HIT" ? { manifest, cache: decision.cache, ageSeconds: ageOf(known, now) } : undefined;
   }
 
+  /** Drops what this process remembers of a tag; the row decides. */
+  forget(repository: string, tag: string): void {
+    this.#options.freshness.forget(repository, tag);
+  }
+
   async get(name: ProxyName, reference: string, signal?: AbortSignal): Promise<ProxiedManifest> {
     const served = reference.includes(":") ? await this.#byDigest(name, reference) : await this.#byTag(name, reference, signal);
     this.#options.onServed(name, served.manifest);

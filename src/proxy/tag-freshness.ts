@@ -1,5 +1,6 @@
 /** Rows that say when upstream last confirmed a tag, with a bounded picture of them in memory for the hot path. */
 import { LRUCache } from "lru-cache";
+import { cacheScopes } from "../catalog/registry.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Queryable } from "../db/pool.ts";
 import { CHECKING } from "./plan/freshness.ts";
@@ -33,21 +34,39 @@ export interface TagConfirmation {
   readonly status: number;
 }
 
-const REMEMBERED = 50_000;
+const REMEMBERED_REPOSITORIES = 10_000;
+const REMEMBERED_TAGS = 1_000;
+const SCOPE = cacheScopes.repository("");
+
+export interface Invalidations {
+  trusted(): boolean;
+  subscribe(listener: (scopes: readonly string[]) => void): () => void;
+}
 
 export class TagFreshnessStore {
   readonly #db: Queryable;
   readonly #clock: Clock;
-  readonly #memory = new LRUCache<string, TagFreshness>({ max: REMEMBERED });
+  readonly #invalidations: Invalidations;
+  readonly #memory = new LRUCache<string, Map<string, TagFreshness>>({ max: REMEMBERED_REPOSITORIES });
+  readonly #unsubscribe: () => void;
 
-  constructor(db: Queryable, clock: Clock) {
+  constructor(db: Queryable, clock: Clock, invalidations: Invalidations) {
     this.#db = db;
     this.#clock = clock;
+    this.#invalidations = invalidations;
+    // A tag that another process moved is not what this one remembers.
+    this.#unsubscribe = invalidations.subscribe((scopes) => {
+      for (const scope of scopes) if (scope.startsWith(SCOPE)) this.#memory.delete(scope.slice(SCOPE.length));
+    });
+  }
+
+  close(): void {
+    this.#unsubscribe();
   }
 
   /** What this process last saw; another process may know better, so only a fresh answer may be trusted. */
   peek(repository: string, tag: string): TagFreshness | undefined {
-    return this.#memory.get(`${repository}:${tag}`);
+    return this.#invalidations.trusted() ? this.#memory.get(repository)?.get(tag) : undefined;
   }
 
   async find(key: TagKey): Promise<TagFreshness | null> {
@@ -108,14 +127,18 @@ export class TagFreshnessStore {
   }
 
   forget(repository: string, tag: string): void {
-    this.#memory.delete(`${repository}:${tag}`);
+    this.#memory.get(repository)?.delete(tag);
   }
 
   #remember(key: TagKey, freshness: TagFreshness): TagFreshness {
-    const name = `${key.repository}:${key.tag}`;
+    let tags = this.#memory.get(key.repository);
+    if (!tags || tags.size >= REMEMBERED_TAGS) {
+      tags = new Map();
+      this.#memory.set(key.repository, tags);
+    }
     // How long another one's check takes is only seen in the row.
-    if (freshness.lastStatus === CHECKING) this.#memory.delete(name);
-    else this.#memory.set(name, freshness);
+    if (freshness.lastStatus === CHECKING) tags.delete(key.tag);
+    else tags.set(key.tag, freshness);
     return freshness;
   }
 }
