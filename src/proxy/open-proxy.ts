@@ -66,7 +66,7 @@ export interface Proxy {
 
 export function createProxy(options: ProxyOptions): Proxy {
   const { catalog, database, clock, logger } = options;
-  const { reader, writer } = catalog;
+  const { reader } = catalog;
   const registries = new RegistryStore(database, options.encryption, options.invalidations);
   const upstreams = new Upstreams({
     store: registries,
@@ -77,53 +77,12 @@ export function createProxy(options: ProxyOptions): Proxy {
     invalidations: options.invalidations,
   });
   const policyOf = rememberPolicies(options.defaults);
-  const clientOf = (project: Project): ReturnType<Upstreams["clientOf"]> => upstreams.clientOf(project);
   const usage = new CacheUsage(database, logger);
   const leases = new FillLeases(database, options.self);
   const fills = createFillEngine(options, { leases, usage });
-  const blobs = new ProxyBlobs({
-    reader,
-    db: database,
-    fills,
-    clientOf,
-    isOffline: (project) => policyOf(project).tags.mode === "offline",
-    negativeMs: options.defaults.negativeSeconds * 1000,
-    onServed: (digest) => usage.touch(digest),
-  });
-  const prefetcher = new Prefetcher({
-    blobs,
-    manifests: () => manifests,
-    isOn: (name) => policyOf(name.project).prefetch,
-    db: database,
-    logger,
-  });
-  const tagPolicyOf = (project: Project): ProxyPolicy["tags"] => policyOf(project).tags;
   const freshness = new TagFreshnessStore(database, clock, options.invalidations);
-  const manifests = new ProxyManifests({
-    reader,
-    writer,
-    freshness,
-    clientOf,
-    policyOf: tagPolicyOf,
-    clock,
-    logger,
-    onHit: (digest) => usage.touch(digest),
-    onServed: (name, manifest) => {
-      usage.touch(manifest.digest);
-      prefetcher.onServed(name, manifest);
-    },
-  });
-  const pushThrough = new PushThrough({
-    writer,
-    store: options.store,
-    findLinked: (repository, digest) => catalog.blobs.findLinked(repository, digest),
-    clientOf,
-    policyOf: tagPolicyOf,
-    freshness,
-  });
   return {
     registries,
-    pushThrough,
     upstreams,
     resolver: new NameResolver({
       reader,
@@ -131,9 +90,7 @@ export function createProxy(options: ProxyOptions): Proxy {
       rulesOf: (project) => policyOf(project).rules,
       onMirrored: (requested) => logger.info({ requested }, "a plain name went to the mirror upstream"),
     }),
-    manifests,
-    blobs,
-    lists: new ProxyLists({ reader, db: database, clientOf, policyOf: tagPolicyOf, clock }),
+    ...createContent(options, { upstreams, policyOf, usage, fills, freshness }),
     fills,
     leases,
     usage,
@@ -149,6 +106,50 @@ export function createProxy(options: ProxyOptions): Proxy {
       freshness.close();
     },
   };
+}
+
+interface ContentParts {
+  readonly upstreams: Upstreams;
+  readonly policyOf: (project: Project) => ProxyPolicy;
+  readonly usage: CacheUsage;
+  readonly fills: FillEngine;
+  readonly freshness: TagFreshnessStore;
+}
+
+function createContent(
+  { catalog, database, clock, logger, store, defaults }: ProxyOptions,
+  { upstreams, policyOf, usage, fills, freshness }: ContentParts,
+): Pick<Proxy, "manifests" | "blobs" | "lists" | "pushThrough"> {
+  const { reader, writer } = catalog;
+  const common = {
+    reader,
+    writer,
+    db: database,
+    store,
+    clock,
+    logger,
+    fills,
+    freshness,
+    findLinked: (repository: string, digest: string) => catalog.blobs.findLinked(repository, digest),
+    clientOf: (project: Project) => upstreams.clientOf(project),
+    policyOf: (project: Project) => policyOf(project).tags,
+  };
+  const blobs = new ProxyBlobs({
+    ...common,
+    isOffline: (project) => policyOf(project).tags.mode === "offline",
+    negativeMs: defaults.negativeSeconds * 1000,
+    onServed: (digest) => usage.touch(digest),
+  });
+  const prefetcher = new Prefetcher({ ...common, blobs, manifests: () => manifests, isOn: (name) => policyOf(name.project).prefetch });
+  const manifests = new ProxyManifests({
+    ...common,
+    onHit: (digest) => usage.touch(digest),
+    onServed: (name, manifest) => {
+      usage.touch(manifest.digest);
+      prefetcher.onServed(name, manifest);
+    },
+  });
+  return { manifests, blobs, lists: new ProxyLists(common), pushThrough: new PushThrough(common) };
 }
 
 function createFillEngine(options: ProxyOptions, { leases, usage }: { leases: FillLeases; usage: CacheUsage }): FillEngine {

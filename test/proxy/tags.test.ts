@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { RegistryDraft } from "../../src/proxy/registry-store.ts";
-import { FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
+import { startFakeRegistry } from "../support/fake-registry.ts";
+import type { FakeRegistry } from "../support/fake-registry.ts";
+import { startFaultProxy } from "../support/fault-proxy.ts";
+import type { FaultProxy } from "../support/fault-proxy.ts";
 import { ask, createProxyProject, eventually } from "../support/proxy-server.ts";
 import type { Answer } from "../support/proxy-server.ts";
 import { registryBacking, startRegistry } from "../support/registry-server.ts";
