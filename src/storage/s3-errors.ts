@@ -26,6 +26,12 @@ export function isRefusedCondition(error: unknown): boolean {
   return status === 412 || status === 409;
 }
 
+/** Of what `s3Error` made: the connection was closed while we were sending. */
+export function isReset(error: unknown): boolean {
+  const cause = error instanceof SlipwayError ? error.cause : null;
+  return cause instanceof Error && "code" in cause && (cause.code === "ECONNRESET" || cause.code === "EPIPE");
+}
+
 export function s3Error(error: unknown, signal?: AbortSignal): unknown {
   if (error instanceof SlipwayError) return error;
   if (signal?.aborted) return abortReason(signal);

@@ -10,7 +10,7 @@ import {
 } from "@aws-sdk/client-s3";
 import type { S3Bucket } from "./s3-bucket.ts";
 import type { ByteRange } from "./blob-store.ts";
-import { isMissing, isRefusedCondition, s3Status } from "./s3-errors.ts";
+import { isMissing, isRefusedCondition, isReset, s3Status } from "./s3-errors.ts";
 
 /** S3 refuses smaller parts, except as the last one. */
 export const S3_MIN_PART = 5 * 1024 * 1024;
@@ -53,10 +53,16 @@ export async function uploadPart(bucket: S3Bucket, upload: S3Upload, number: num
     Body: bytes,
     ContentLength: bytes.byteLength,
   });
-  return await bucket.call<S3Part | null>(
-    async (options) => ({ number, etag: (await bucket.client.send(command, options)).ETag ?? "", size: bytes.byteLength }),
-    { absorb: (error) => (isMissing(error) ? null : undefined) },
-  );
+  try {
+    return await bucket.call<S3Part | null>(
+      async (options) => ({ number, etag: (await bucket.client.send(command, options)).ETag ?? "", size: bytes.byteLength }),
+      { absorb: (error) => (isMissing(error) ? null : undefined) },
+    );
+  } catch (error) {
+    // A service may refuse a part of an upload that is gone and close before it read the bytes: then only the reset arrives here.
+    if (isReset(error) && (await listParts(bucket, upload).catch(() => [])) === null) return null;
+    throw error;
+  }
 }
 
 export interface CopyPiece {

@@ -26,7 +26,8 @@ export async function collect(stream: Readable): Promise<Buffer> {
 
 export function hasCode(...codes: readonly Parameters<typeof isSlipwayError>[1][]) {
   return (error: unknown): boolean => {
-    assert.ok(isSlipwayError(error, ...codes), `expected ${codes.join(" or ")}, got ${String(error)}`);
+    const found = error instanceof Error && error.cause !== undefined ? `${String(error)} (${String(error.cause)})` : String(error);
+    assert.ok(isSlipwayError(error, ...codes), `expected ${codes.join(" or ")}, got ${found}`);
     return true;
   };
 }
