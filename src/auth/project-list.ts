@@ -1,4 +1,5 @@
 /** The list of projects as a caller sees it, in two statements whatever the number of projects: visibility, owner and role included. */
+import { type ProjectRow, toProject } from "../catalog/project-row.ts";
 import type { Project } from "../catalog/registry.ts";
 import type { Queryable } from "../db/pool.ts";
 import { ListSql } from "./list-query.ts";
@@ -41,17 +42,7 @@ const COLUMNS: Columns = {
 };
 export const PROJECT_LIST_KEYS = Object.keys(COLUMNS);
 
-interface Row {
-  id: number;
-  name: string;
-  public: boolean;
-  owner_id: number | null;
-  registry_id: number | null;
-  metadata: Record<string, string>;
-  storage_limit: number;
-  repo_count: number;
-  created_at: Date;
-  updated_at: Date;
+interface Row extends ProjectRow {
   owner_name: string | null;
   role: number | null;
 }
@@ -102,18 +93,5 @@ export class ProjectList {
 }
 
 function toListed(row: Row): ListedProject {
-  return {
-    id: row.id,
-    name: row.name,
-    public: row.public,
-    ownerId: row.owner_id,
-    registryId: row.registry_id,
-    metadata: row.metadata,
-    storageLimit: row.storage_limit,
-    repoCount: row.repo_count,
-    createdAt: row.created_at,
-    updatedAt: row.updated_at,
-    ownerName: row.owner_name ?? "",
-    role: row.role ?? 0,
-  };
+  return { ...toProject(row), ownerName: row.owner_name ?? "", role: row.role ?? 0 };
 }

@@ -4,6 +4,7 @@
  */
 import { FOREIGN_KEY_VIOLATION, type Queryable, sqlState } from "../db/pool.ts";
 import { type OutboxDraft, outboxJson } from "./outbox.ts";
+import { type ProjectRow, toProject } from "./project-row.ts";
 import type { Project } from "./registry.ts";
 
 /** What a writer of a digest meets: bytes are there; they have to be brought; collection is removing them, come back. */
@@ -138,34 +139,10 @@ export class BlobRecordStore {
   }
 }
 
-interface HolderRow {
+interface HolderRow extends ProjectRow {
   repository: string;
-  id: number;
-  name: string;
-  public: boolean;
-  owner_id: number | null;
-  registry_id: number | null;
-  metadata: Record<string, string>;
-  storage_limit: number;
-  repo_count: number;
-  created_at: Date;
-  updated_at: Date;
 }
 
 function toHolder(row: HolderRow): BlobHolder {
-  return {
-    repository: row.repository,
-    project: {
-      id: row.id,
-      name: row.name,
-      public: row.public,
-      ownerId: row.owner_id,
-      registryId: row.registry_id,
-      metadata: row.metadata,
-      storageLimit: row.storage_limit,
-      repoCount: row.repo_count,
-      createdAt: row.created_at,
-      updatedAt: row.updated_at,
-    },
-  };
+  return { repository: row.repository, project: toProject(row) };
 }

@@ -3,6 +3,7 @@ import { SlipwayError } from "../core/errors.ts";
 import { FOREIGN_KEY_VIOLATION, type Queryable, UNIQUE_VIOLATION, sqlState } from "../db/pool.ts";
 import { isProjectName } from "../oci/names.ts";
 import { containsPattern } from "./like.ts";
+import { type ProjectRow, toProject } from "./project-row.ts";
 import { type Invalidator, type Project, cacheScopes } from "./registry.ts";
 
 export type ProjectSort = "name" | "createdAt" | "updatedAt" | "repoCount";
@@ -50,19 +51,6 @@ export interface ProjectChange {
   readonly metadataMerge?: Readonly<Record<string, string>>;
   readonly metadataRemove?: readonly string[];
   readonly storageLimit?: number;
-}
-
-interface ProjectRow {
-  id: number;
-  name: string;
-  public: boolean;
-  owner_id: number | null;
-  registry_id: number | null;
-  metadata: Record<string, string>;
-  storage_limit: number;
-  repo_count: number;
-  created_at: Date;
-  updated_at: Date;
 }
 
 const COLUMNS = "id, name, public, owner_id, registry_id, metadata, storage_limit, repo_count, created_at, updated_at";
@@ -212,19 +200,4 @@ export class ProjectStore {
 
 function requireName(name: string): void {
   if (!isProjectName(name)) throw new SlipwayError("NAME_INVALID", { message: "invalid project name" });
-}
-
-function toProject(row: ProjectRow): Project {
-  return {
-    id: row.id,
-    name: row.name,
-    public: row.public,
-    ownerId: row.owner_id,
-    registryId: row.registry_id,
-    metadata: row.metadata,
-    storageLimit: row.storage_limit,
-    repoCount: row.repo_count,
-    createdAt: row.created_at,
-    updatedAt: row.updated_at,
-  };
 }

@@ -10,6 +10,7 @@ import { ROLES } from "./schema.ts";
 import type { Role, Settings } from "./schema.ts";
 import type { ConfiguredUpstream } from "./upstreams.ts";
 import { checkHost } from "../proxy/registry-draft.ts";
+import type { FsStorageConfig, S3StorageConfig } from "../storage/storage-config.ts";
 
 export type { Role } from "./schema.ts";
 export type { ConfiguredUpstream } from "./upstreams.ts";
@@ -37,20 +38,7 @@ export interface Config {
   readonly notices: readonly string[];
 }
 
-export type StorageSettings =
-  | { readonly driver: "fs"; readonly root: string }
-  | {
-      readonly driver: "s3";
-      readonly bucket: string;
-      readonly prefix: string;
-      readonly region: string;
-      readonly endpoint: string | null;
-      readonly pathStyle: boolean;
-      readonly accessKeyId: string | null;
-      readonly secretAccessKey: string | null;
-      readonly redirect: boolean;
-      readonly publicEndpoint: string | null;
-    };
+export type StorageSettings = FsStorageConfig | Omit<S3StorageConfig, "limits">;
 
 export interface LoadOptions {
   readonly env?: NodeJS.ProcessEnv;
