@@ -113,7 +113,8 @@ test("/metrics is valid and has series of requests, bytes, storage, database, ca
     /^slipway_storage_written_bytes_total [1-9]/m,
     /^slipway_database_connections\{state="idle"\} /m,
     /^slipway_database_statements_total [1-9]/m,
-    /^slipway_catalog_cache_\w+_hits\b/m,
+    /^slipway_catalog_cache_hits_total\{cache="manifests"\} /m,
+    /^slipway_auth_passwords_verifications_total [1-9]/m,
     /^temporal_worker_task_slots_available\{/m,
     /^slipway_process_resident_memory_bytes [1-9]/m,
   ]) {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { nestedFamilies } from "../../src/telemetry/app-metrics.ts";
 import { Health } from "../../src/telemetry/health.ts";
-import { Metrics, PlainHistogram } from "../../src/telemetry/metrics.ts";
+import { Metrics, PlainHistogram, renderFamilies } from "../../src/telemetry/metrics.ts";
 import { redact, registerSecret } from "../../src/telemetry/redact.ts";
 
 test("registered secrets and credentials in URLs never leave in a log text", () => {
@@ -61,4 +62,28 @@ test("metrics from plain numbers come out in Prometheus text, with cumulative bu
   assert.match(text, /slipway_test_seconds_bucket\{le="0.1"\} 1/);
   assert.match(text, /slipway_test_seconds_bucket\{le="\+Inf"\} 3/);
   assert.match(text, /slipway_test_seconds_count 3/);
+});
+
+test("numbers of the parts become counters and gauges, with the parts of one kind as a label", () => {
+  const stats = {
+    trusted: true,
+    cache: { tags: { hits: 3, entries: 1 }, manifests: { hits: 4, entries: 2 } },
+    writer: { rehashedBytes: 9 },
+  };
+  const lines = renderFamilies(nestedFamilies("slipway_x", stats)).split("\n");
+  assert.deepEqual(
+    lines.filter((line) => line !== "" && !line.startsWith("# HELP")),
+    [
+      "# TYPE slipway_x_trusted gauge",
+      "slipway_x_trusted 1",
+      "# TYPE slipway_x_cache_hits_total counter",
+      'slipway_x_cache_hits_total{cache="tags"} 3',
+      'slipway_x_cache_hits_total{cache="manifests"} 4',
+      "# TYPE slipway_x_cache_entries gauge",
+      'slipway_x_cache_entries{cache="tags"} 1',
+      'slipway_x_cache_entries{cache="manifests"} 2',
+      "# TYPE slipway_x_writer_rehashed_bytes_total counter",
+      "slipway_x_writer_rehashed_bytes_total 9",
+    ],
+  );
 });
