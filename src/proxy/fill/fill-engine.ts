@@ -19,7 +19,7 @@ import { RENEW_MS } from "./fill-lease.ts";
 import { fetcherOf } from "./fill-source.ts";
 import { answerOf, FileFollower } from "./growing.ts";
 import type { Growing } from "./growing.ts";
-import { readOpenBlob } from "./open-blob.ts";
+import { isWithoutRoom, readOpenBlob } from "./open-blob.ts";
 import type { OpenBlob } from "./open-blob.ts";
 import type { RemoteFills } from "./remote-fills.ts";
 import { removeLeftovers } from "./staging-leftovers.ts";
@@ -79,12 +79,13 @@ export interface FillStats {
   upstreamBytes: number;
   aheadBytes: number;
   aheadRequests: number;
+  /** Reads that went past the cache because there was no room to stage. */
+  unstaged: number;
   secondsSum: number;
 }
 
 const OWNER_POLL_MS = 200;
 const MAX_WAIT_FOR_OWNER_MS = 15_000;
-/** Other processes that fetched for us, one after the other. */
 const MAX_SOURCES = 5;
 const MAX_FOLLOWED = 4_096;
 const LEFTOVERS_EVERY_MS = 3_600_000;
@@ -107,6 +108,7 @@ export class FillEngine {
     upstreamBytes: 0,
     aheadBytes: 0,
     aheadRequests: 0,
+    unstaged: 0,
     secondsSum: 0,
   };
 
@@ -146,6 +148,7 @@ export class FillEngine {
           first,
           range,
           size,
+          heldBackBytes: this.#options.limits.heldBackBytes,
           stats: this.stats,
           rejoin: () => this.#join(request),
           readStored: async (part) =>
@@ -162,10 +165,17 @@ export class FillEngine {
       try {
         return { first, size: await answerOf(first, signal) };
       } catch (error) {
+        if (isWithoutRoom(first)) return { first, size: await this.#sizeElsewhere(request, signal) };
         const isFinal = first instanceof Fill && !first.isAbandoned;
         if (signal?.aborted || isFinal || first.state !== "failed" || attempt >= MAX_SOURCES) throw error;
       }
     }
+  }
+
+  async #sizeElsewhere({ client, upstreamRepository, digest, size }: FillRequest, signal?: AbortSignal): Promise<number> {
+    const known = size ?? (await client.headBlob(upstreamRepository, digest, { priority: "interactive", signal })).size;
+    if (known === null) throw new SlipwayError("STORAGE_FULL");
+    return known;
   }
 
   /** Starts a fill that nobody reads yet; nothing when somebody fetches it already. */

@@ -2,7 +2,7 @@
  * One blob on its way from upstream, in the process that owns it. It fetches, stages, hashes and, when digest and size are right, hands the file
  * to storage. Readers look at the file; none of them can slow it down or stop it.
  */
-import { SlipwayError, toSlipwayError } from "../../core/errors.ts";
+import { isSlipwayError, SlipwayError, toSlipwayError } from "../../core/errors.ts";
 import { planRanges } from "../plan/segments.ts";
 import type { Segment } from "../plan/segments.ts";
 import { PrefixHash } from "./prefix-hash.ts";
@@ -177,10 +177,11 @@ export class Fill {
       await file.markVerified();
       await this.#input.adopt(file.path, size);
     } catch (error) {
-      const isWrong = error instanceof SlipwayError && error.code === "DIGEST_MISMATCH";
+      // Neither wrong bytes nor those that fill the disk are worth keeping.
+      const isUseless = isSlipwayError(error, "DIGEST_MISMATCH", "STORAGE_FULL");
       await hash.settled();
       await file.close().catch(() => undefined);
-      if (isWrong) await file.remove().catch(() => undefined);
+      if (isUseless) await file.remove().catch(() => undefined);
       throw error;
     }
     await file.close().catch(() => undefined);

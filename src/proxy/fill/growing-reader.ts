@@ -3,6 +3,8 @@
  * source when its own ends. Whenever the content is another than it began with, what was already handed out is compared first: two halves of
  * different origin never become one answer.
  */
+import { createHash } from "node:crypto";
+import type { Hash } from "node:crypto";
 import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { SlipwayError } from "../../core/errors.ts";
@@ -78,6 +80,19 @@ export class GrowingReader {
       }
     }
     return whole({ start: this.#position, end: this.#end });
+  }
+
+  /** Over what was handed out, which must begin with the blob. */
+  async hashSoFar(algorithm: string): Promise<Hash> {
+    const hash = createHash(algorithm);
+    const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
+    for (let position = this.#start; position < this.#position && this.#file !== null;) {
+      const { bytesRead } = await this.#file.read(buffer, 0, Math.min(buffer.length, this.#position - position), position);
+      if (bytesRead === 0) throw mixed();
+      hash.update(buffer.subarray(0, bytesRead));
+      position += bytesRead;
+    }
+    return hash;
   }
 
   async close(): Promise<void> {

@@ -1,7 +1,8 @@
 /** Reading a blob that is being filled: from the growing file, from its successor when the owner dies, from storage when it is done, or ahead of it all. */
 import type { StoredBlob } from "../../catalog/registry.ts";
-import { SlipwayError } from "../../core/errors.ts";
+import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import type { UpstreamClient } from "../../upstream/client.ts";
+import { readDirect } from "./direct.ts";
 import { Fill } from "./fill.ts";
 import type { Growing } from "./growing.ts";
 import { FRESH_BLOCKS, GrowingReader, MovedAway } from "./growing-reader.ts";
@@ -24,7 +25,8 @@ interface OpenRead extends ReadOptions {
   readonly first: Growing;
   readonly size: number;
   readonly range: { start: number; end: number };
-  readonly stats: { takenOver: number; aheadRequests: number; aheadBytes: number };
+  readonly heldBackBytes: number;
+  readonly stats: { takenOver: number; aheadRequests: number; aheadBytes: number; unstaged: number };
   readonly rejoin: () => Promise<Growing | StoredBlob>;
   readonly readStored: (range: { start: number; end: number }) => Promise<AsyncIterable<Uint8Array>>;
 }
@@ -54,6 +56,10 @@ export async function* readOpenBlob(open: OpenRead): AsyncGenerator<Uint8Array> 
           yield* await reader.continueWith(open.readStored);
           return;
         }
+        if (isWithoutRoom(growing) && !signal?.aborted) {
+          yield* await direct(open, reader);
+          return;
+        }
         // Only what another process failed to bring is tried again here: what this one could not fetch stays so.
         const isFinal = growing instanceof Fill && !growing.isAbandoned;
         if (signal?.aborted || isFinal || growing.state !== "failed" || takeOvers >= TAKE_OVERS) throw error;
@@ -69,6 +75,27 @@ export async function* readOpenBlob(open: OpenRead): AsyncGenerator<Uint8Array> 
   } finally {
     await reader.close();
   }
+}
+
+/** There is no staging it here; upstream is well. */
+export function isWithoutRoom(growing: Growing): boolean {
+  return growing.state === "failed" && isSlipwayError(growing.failure, "STORAGE_FULL", "STORAGE_UNAVAILABLE");
+}
+
+async function direct(
+  { request, range, size, heldBackBytes, stats, signal }: OpenRead,
+  reader: GrowingReader,
+): Promise<AsyncIterable<Uint8Array>> {
+  stats.unstaged += 1;
+  const isWhole = range.start === 0 && range.end === size;
+  return readDirect({
+    ...request,
+    size,
+    range: { start: reader.position, end: range.end },
+    hash: isWhole ? await reader.hashSoFar(request.digest.slice(0, request.digest.indexOf(":"))) : null,
+    heldBackBytes,
+    signal,
+  });
 }
 
 function isAhead(growing: Growing, start: number, size: number): boolean {

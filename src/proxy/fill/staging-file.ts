@@ -220,8 +220,13 @@ export class StagingFile {
       segments: this.isSuspect && !this.#isVerified ? [] : [...this.#segments.list()],
     };
     const draft = `${progressPath(folder, digest)}.${this.#epoch}.${fence}.tmp`;
-    await writeFile(draft, JSON.stringify(progress), { mode: 0o600 });
-    await rename(draft, progressPath(folder, digest));
+    try {
+      await writeFile(draft, JSON.stringify(progress), { mode: 0o600 });
+      await rename(draft, progressPath(folder, digest));
+    } catch (error) {
+      await rm(draft, { force: true });
+      throw error;
+    }
   }
 }
 
