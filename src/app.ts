@@ -121,6 +121,7 @@ async function build(input: BuildInput): Promise<App> {
     password: config.settings.auth.admin_password,
     dataDir: config.dataDir,
   });
+  await catalog.outbox.advance();
   await catalog.ensureLibrary();
   await syncConfigured(input, { ...state, ...content });
   const app: App = {

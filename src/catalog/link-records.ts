@@ -65,25 +65,35 @@ function isFence(payload: unknown): boolean {
 
 export interface RecordedRepository {
   readonly name: string;
-  /** Ask with this for the next one. */
+  /** What comes after it is listed from here. */
   readonly marker: string;
 }
 
-/** Repositories with records, one after the other in the order of storage; null behind the last. */
-export async function nextRecordedRepository(
+/** Repositories with records, in the order of storage. */
+export async function* recordedRepositories(
   store: BlobStore,
   after: string | null,
   signal?: AbortSignal,
-): Promise<RecordedRepository | null> {
-  const [first] = await store.listObjects(`${ROOT}/`, after, 1, signal);
-  if (!first) return null;
-  const folder = first.key.slice(0, first.key.lastIndexOf("/_"));
-  // Behind every file of this folder, which begin with a digit.
-  const marker = `${folder}/_~`;
+): AsyncGenerator<RecordedRepository> {
+  for (let marker = after; ;) {
+    const entries = await store.listObjects(`${ROOT}/`, marker, PAGE, signal);
+    for (const { key } of entries) {
+      if (marker !== null && key <= marker) continue;
+      const folder = key.slice(0, key.lastIndexOf("/_"));
+      // Behind every file of this folder, which begin with a digit.
+      marker = `${folder}/_~`;
+      const name = await nameOf(folder, () => store.getObject(key, signal));
+      if (name !== null) yield { name, marker };
+    }
+    if (entries.length < PAGE) return;
+  }
+}
+
+async function nameOf(folder: string, read: () => Promise<Buffer | null>): Promise<string | null> {
   const name = folder.slice(ROOT.length + 1);
-  if (!name.startsWith("@")) return { name, marker };
-  const [record] = parseFile(first.key, (await store.getObject(first.key, signal)) ?? Buffer.alloc(0));
-  return record ? { name: record.repository, marker } : nextRecordedRepository(store, first.key, signal);
+  if (!name.startsWith("@")) return name;
+  const [record] = parseFile(folder, (await read()) ?? Buffer.alloc(0));
+  return record?.repository ?? null;
 }
 
 /** True when storage has records with lower numbers than this. Looks at one page: it only decides whether a thorough look is worth while. */

@@ -8,7 +8,7 @@ import { sleep } from "../core/clock.ts";
 import { LIMITS } from "../core/limits.ts";
 import { parseRepositoryName } from "../oci/names.ts";
 import { type CatalogContext, announce } from "./catalog-context.ts";
-import { hasOlderRecords, nextRecordedRepository, readLinkRecords } from "./link-records.ts";
+import { hasOlderRecords, readLinkRecords, recordedRepositories } from "./link-records.ts";
 import { removeRowsWithoutBytes } from "./missing-bytes.ts";
 import { LinkState, type LiveItem } from "./plan/link-state.ts";
 import { firstNumber, nextProjectRecord, restoreProject } from "./project-records.ts";
@@ -114,17 +114,20 @@ export class Rebuilder {
     let cursor: Cursor = after === null ? { marker: null, item: null } : (JSON.parse(after) as Cursor);
     let items = 0;
     let missing = 0;
-    for (let room = limit; room > 0 && clock.now() < until;) {
-      signal?.throwIfAborted();
-      const repository = await nextRecordedRepository(store, cursor.marker, signal);
-      if (!repository) return { items, missing, next: null };
-      const step = await this.#fenced(repository.name, { after: cursor.item, limit: room }, signal);
-      items += step.items;
-      missing += step.missing;
-      room -= Math.max(1, step.seen);
-      cursor = step.item === null ? { marker: repository.marker, item: null } : { marker: cursor.marker, item: step.item };
+    let room = limit;
+    for await (const repository of recordedRepositories(store, cursor.marker, signal)) {
+      while (room > 0 && clock.now() < until) {
+        signal?.throwIfAborted();
+        const step = await this.#fenced(repository.name, { after: cursor.item, limit: room }, signal);
+        items += step.items;
+        missing += step.missing;
+        room -= Math.max(1, step.seen);
+        cursor = step.item === null ? { marker: repository.marker, item: null } : { marker: cursor.marker, item: step.item };
+        if (step.item === null) break;
+      }
+      if (room <= 0 || clock.now() >= until) return { items, missing, next: JSON.stringify(cursor) };
     }
-    return { items, missing, next: JSON.stringify(cursor) };
+    return { items, missing, next: null };
   }
 
   /** Links, manifests and tags whose bytes storage has lost; see there. */

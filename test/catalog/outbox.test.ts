@@ -148,3 +148,18 @@ test("a name with the longest component has its records too", async (t) => {
   await writeLinkRecords(rows, fixture.store);
   assert.equal((await collect(readLinkRecords(name, fixture.store))).length, 3);
 });
+
+test("numbers of a database that was restored from a backup go on behind those that were lost", async (t) => {
+  const { database } = await catalogFixture(t);
+  const outbox = new Outbox(database);
+  await outbox.append(drafts("a"));
+  const lost = (await outbox.claim(CLAIM)).rows[0]?.id ?? 0;
+  await database.query("SELECT setval('outbox_id_seq', 1000)");
+  await outbox.advance();
+  await outbox.append(drafts("b"));
+  const next = (await outbox.claim(CLAIM)).rows[0]?.id ?? 0;
+  assert.ok(next > lost && next <= Number.MAX_SAFE_INTEGER, `${next} after ${lost}`);
+  await outbox.advance();
+  await outbox.append(drafts("c"));
+  assert.ok(((await outbox.claim(CLAIM)).rows[0]?.id ?? 0) > next);
+});
