@@ -6,11 +6,16 @@ import type { Readable } from "node:stream";
 import { SlipwayError } from "../../core/errors.ts";
 
 const BATCH_BYTES = 256 * 1024;
+/** Smaller ones may be parts of memory that others use too. */
+const OWN_MEMORY_BYTES = 16 * 1024;
 /** Buffers that are kept for the next bodies. */
 const MAX_SPARE = 32;
 const spare: Buffer[] = [];
 
-/** Pieces are valid until the next one is asked for. What is there is given at once, however little it is. */
+/**
+ * Pieces are valid until the next one is asked for. What is there is given at once, however little it is. The body's chunks must come from a
+ * socket and have no other reader: their memory is freed as soon as they were copied.
+ */
 export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
   const gathered = new Gathering(body);
   try {
@@ -27,6 +32,7 @@ class Gathering {
   #length = 0;
   /** What did not fit; the body is paused as long as there is any. */
   #rest: Buffer[] = [];
+  #copied: ArrayBuffer[] = [];
   #isOver = false;
   #error: Error | null = null;
   #wake: (() => void) | null = null;
@@ -42,6 +48,7 @@ class Gathering {
   }
 
   async next(): Promise<Uint8Array | null> {
+    this.#free();
     while (this.#length === 0) {
       if (this.#error) throw this.#error;
       if (this.#isOver) return null;
@@ -75,6 +82,16 @@ class Gathering {
     const taken = this.#rest.length > 0 ? 0 : chunk.copy(this.#filling, this.#length);
     this.#length += taken;
     if (taken < chunk.length) this.#rest.push(taken === 0 ? chunk : chunk.subarray(taken));
+    else if (ownsMemory(chunk)) this.#copied.push(chunk.buffer);
+  }
+
+  /**
+   * Left to the garbage collector, each 20 MB from a socket cost a full collection, which took longer than the bytes themselves. Not at once: the parser that gave a
+   * chunk still looks at it until its turn is over.
+   */
+  #free(): void {
+    for (const memory of this.#copied) memory.transfer(0);
+    this.#copied = [];
   }
 
   #end(error: Error | null): void {
@@ -83,6 +100,12 @@ class Gathering {
     this.#error = error;
     this.#wake?.();
   }
+}
+
+/** The last part of a piece of memory that is larger than what buffers share: what came before it was taken earlier. */
+function ownsMemory(chunk: Buffer): chunk is Buffer<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = chunk;
+  return buffer instanceof ArrayBuffer && buffer.byteLength >= OWN_MEMORY_BYTES && byteOffset + byteLength === buffer.byteLength;
 }
 
 function take(): Buffer {
