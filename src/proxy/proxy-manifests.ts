@@ -88,7 +88,9 @@ export class ProxyManifests {
     if (known === undefined || known.digest !== manifest.digest) return undefined;
     const now = this.#options.clock.now();
     const decision = decideTag(known, this.#options.policyOf(name.project), now);
-    return decision.kind === "serve" && decision.cache === "HIT" ? { manifest, cache: decision.cache, ageSeconds: ageOf(known, now) } : undefined;
+    return decision.kind === "serve" && decision.cache === "HIT"
+      ? { manifest, cache: decision.cache, ageSeconds: ageOf(known, now) }
+      : undefined;
   }
 
   /** Drops what this process remembers of a tag; the row decides. */
@@ -109,11 +111,16 @@ export class ProxyManifests {
     const key = `${name.repository}@${digest}`;
     if (policy.mode === "offline" || this.#absent.get(key)) throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
     try {
-      return { ...(await this.#once(key, () => this.#fetch(name, digest, "interactive")).result), ageSeconds: 0 };
+      return { ...(await this.#once(key, () => this.#fetchDigest(name, digest)).result), ageSeconds: 0 };
     } catch (error) {
       if (isAbsent(error)) this.#absent.set(key, true, { ttl: policy.negativeTtlMs });
       throw error;
     }
+  }
+
+  async #fetchDigest(name: ProxyName, digest: string): Promise<CheckResult> {
+    const held = await this.#options.reader.findManifest(name.repository, digest);
+    return held ? { manifest: held, cache: "HIT" } : this.#fetch(name, digest, "interactive");
   }
 
   async #byTag(name: ProxyName, tag: string, signal?: AbortSignal): Promise<ProxiedManifest> {
@@ -197,12 +204,23 @@ export class ProxyManifests {
     if (known !== null && policy.mode === "revalidate" && !(await this.#options.freshness.claim(key, known, CLAIM_MS))) {
       return this.#awaitOther(name, key, known);
     }
+    const meanwhile = known === null ? await this.#knownMeanwhile(name, key, policy) : null;
+    if (meanwhile) return meanwhile;
     try {
       return (await this.#confirmed(name, question, policy)) ?? (await this.#fetch(name, key.tag, priority));
     } catch (error) {
       await this.#noteTrouble(name, { key, known, policy }, toSlipwayError(error));
       throw error;
     }
+  }
+
+  /** Who looked before the first answer came finds it here, in this process or from another. */
+  async #knownMeanwhile(name: ProxyName, key: TagKey, policy: TagPolicy): Promise<CheckResult | null> {
+    const { freshness, clock } = this.#options;
+    const known = freshness.peek(key.repository, key.tag) ?? (await freshness.find(key));
+    if (known === null || decideTag(known, policy, clock.now()).kind !== "serve") return null;
+    const held = await this.#held(name, known);
+    return held && { manifest: held, cache: "HIT" };
   }
 
   /** Asks by HEAD whether the tag is still what we hold; null when it moved. */

@@ -17,6 +17,8 @@ import { adoptFor } from "./fill-adoption.ts";
 import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
 import { fetcherOf } from "./fill-source.ts";
+import { noFills } from "./fill-stats.ts";
+import type { FillStats } from "./fill-stats.ts";
 import { answerOf, FileFollower } from "./growing.ts";
 import type { Growing } from "./growing.ts";
 import { isWithoutRoom, readOpenBlob } from "./open-blob.ts";
@@ -24,6 +26,7 @@ import type { OpenBlob } from "./open-blob.ts";
 import type { RemoteFills } from "./remote-fills.ts";
 import { removeLeftovers } from "./staging-leftovers.ts";
 
+export type { FillStats } from "./fill-stats.ts";
 export type { OpenBlob } from "./open-blob.ts";
 
 export interface FillTarget {
@@ -68,22 +71,6 @@ interface Running extends Shared<Fill> {
   readonly fence: number;
 }
 
-export interface FillStats {
-  started: number;
-  completed: number;
-  failed: number;
-  mismatches: number;
-  joined: number;
-  followed: number;
-  takenOver: number;
-  upstreamBytes: number;
-  aheadBytes: number;
-  aheadRequests: number;
-  /** Reads that went past the cache because there was no room to stage. */
-  unstaged: number;
-  secondsSum: number;
-}
-
 const OWNER_POLL_MS = 200;
 const MAX_WAIT_FOR_OWNER_MS = 15_000;
 const MAX_SOURCES = 5;
@@ -97,20 +84,7 @@ export class FillEngine {
   readonly #starting = new Map<string, { repository: string; source: Promise<Growing | StoredBlob> }>();
   readonly #timers: readonly NodeJS.Timeout[];
   #isClosed = false;
-  readonly stats: FillStats = {
-    started: 0,
-    completed: 0,
-    failed: 0,
-    mismatches: 0,
-    joined: 0,
-    followed: 0,
-    takenOver: 0,
-    upstreamBytes: 0,
-    aheadBytes: 0,
-    aheadRequests: 0,
-    unstaged: 0,
-    secondsSum: 0,
-  };
+  readonly stats: FillStats = noFills();
 
   constructor(options: FillEngineOptions) {
     this.#options = options;
@@ -284,6 +258,9 @@ export class FillEngine {
     if (!stat) return null;
     const linked = await findLinked(request.repository, request.digest);
     if (linked) return { digest: request.digest, size: linked.size, bytes: null };
+    // Its own fetch is about to link it: following that costs upstream nothing.
+    const owner = await this.#options.leases.findOwner(request.digest);
+    if (owner?.repository === request.repository && owner.bootId !== this.#options.self.bootId) return null;
     await this.#proveRight(request, stat.size);
     return writer.linkStored(request, request.digest, null);
   }

@@ -174,7 +174,7 @@ export class Fill {
       // Readers may have the rest while the file is made durable.
       this.#isVerified = true;
       this.#wakeups.now();
-      await file.markVerified();
+      file.markVerified();
       await this.#input.adopt(file.path, size);
     } catch (error) {
       // Neither wrong bytes nor those that fill the disk are worth keeping.
@@ -184,8 +184,7 @@ export class Fill {
       if (isUseless) await file.remove().catch(() => undefined);
       throw error;
     }
-    await file.close().catch(() => undefined);
-    await file.removeProgress();
+    await file.finish().catch(() => undefined);
   }
 
   /** A wrong digest is tried once elsewhere; what came the first time is thrown away. */
@@ -254,7 +253,7 @@ export class Fill {
     const fetched = await this.#input.fetch({ start: part.start, end: isWhole ? null : part.end }, { elsewhere, signal: stop });
     if (fetched.size !== null && this.#size === null) this.#learnSize(file, fetched.size);
     this.#firstByteMs ??= performance.now() - this.startedAt;
-    await file.markAnswered();
+    file.markAnswered();
     this.#wakeups.now();
     onAnswer?.(fetched.isPart);
     // The whole from its first byte is taken as far as it goes.

@@ -88,9 +88,7 @@ export class StagingFile {
   static async open(options: StagingOptions): Promise<StagingFile> {
     try {
       await mkdir(options.folder, { recursive: true, mode: 0o700 });
-      const staged = new StagingFile(options, (await reopen(options)) ?? (await begin(options)));
-      await staged.save();
-      return staged;
+      return new StagingFile(options, (await reopen(options)) ?? (await begin(options)));
     } catch (error) {
       throw fsError(error);
     }
@@ -126,15 +124,15 @@ export class StagingFile {
     return this.#isSuspect;
   }
 
-  async markAnswered(): Promise<void> {
+  markAnswered(): void {
     if (this.#isAnswered) return;
     this.#isAnswered = true;
-    await this.#saveNow();
+    this.#saveBehind();
   }
 
-  async markVerified(): Promise<void> {
+  markVerified(): void {
     this.#isVerified = true;
-    await this.#saveNow();
+    this.#saveBehind();
   }
 
   async write(position: number, chunk: Uint8Array): Promise<void> {
@@ -149,10 +147,7 @@ export class StagingFile {
     }
     this.#segments.add(position, position + chunk.length);
     this.#isDirty = true;
-    if (performance.now() - this.#savedAt > PROGRESS_EVERY_MS && this.#saving === null) {
-      // Followers see it later when it fails; the fill itself does not depend on it.
-      void this.save().catch(() => undefined);
-    }
+    if (performance.now() - this.#savedAt > PROGRESS_EVERY_MS && this.#saving === null) this.#saveBehind();
   }
 
   async read(buffer: Buffer, length: number, position: number): Promise<number> {
@@ -188,8 +183,16 @@ export class StagingFile {
 
   /** Closes; the files stay for the next owner. */
   async close(): Promise<void> {
-    await this.#saveNow().catch(() => undefined);
+    await this.#saving?.catch(() => undefined);
+    await this.save().catch(() => undefined);
     await this.#file.close();
+  }
+
+  /** Closes what became a blob: there is no progress to tell any more. */
+  async finish(): Promise<void> {
+    await this.#saving?.catch(() => undefined);
+    await this.#file.close();
+    await this.removeProgress();
   }
 
   async remove(): Promise<void> {
@@ -201,10 +204,11 @@ export class StagingFile {
     await rm(progressPath(this.#options.folder, this.#options.digest), { force: true });
   }
 
-  async #saveNow(): Promise<void> {
+  /** Followers see it later when it fails; the fill itself does not depend on it. */
+  #saveBehind(): void {
     this.#isDirty = true;
-    await this.#saving?.catch(() => undefined);
-    await this.save();
+    const saving = this.#saving;
+    void (saving ? saving.catch(() => undefined).then(() => this.save()) : this.save()).catch(() => undefined);
   }
 
   async #write(): Promise<void> {

@@ -1,0 +1,33 @@
+/** What a process counts about its fills, for the metrics. */
+export interface FillStats {
+  started: number;
+  completed: number;
+  failed: number;
+  mismatches: number;
+  joined: number;
+  followed: number;
+  takenOver: number;
+  upstreamBytes: number;
+  aheadBytes: number;
+  aheadRequests: number;
+  /** Reads that went past the cache because there was no room to stage. */
+  unstaged: number;
+  secondsSum: number;
+}
+
+export function noFills(): FillStats {
+  return {
+    started: 0,
+    completed: 0,
+    failed: 0,
+    mismatches: 0,
+    joined: 0,
+    followed: 0,
+    takenOver: 0,
+    upstreamBytes: 0,
+    aheadBytes: 0,
+    aheadRequests: 0,
+    unstaged: 0,
+    secondsSum: 0,
+  };
+}
