@@ -70,7 +70,7 @@ export async function authorize(exchange: Exchange, services: RegistryServices, 
   const action = ACTION[operation];
   const scopes = [{ repository: route.requested, actions: SCOPE_ACTIONS[action] }, ...mountScope(exchange, operation)];
   const principal = await identify(exchange, services, scopes);
-  const request = { requested: route.requested, namespace: exchange.parameter("ns") };
+  const request = { requested: route.requested, namespace: namespaceOf(exchange, services), isWrite: action !== "pull" };
   const target = services.resolver.peek(request) ?? (await services.resolver.resolve(request, exchange.signal));
   const allowed =
     target.project === null
@@ -85,6 +85,15 @@ export async function authorize(exchange: Exchange, services: RegistryServices, 
     throw unauthorized(exchange, services, { scopes, error: "insufficient_scope" });
   }
   return target;
+}
+
+/** The registry that a client means by ?ns=; our own name says nothing new. */
+function namespaceOf(exchange: Exchange, services: RegistryServices): string | null {
+  const namespace = exchange.parameter("ns");
+  if (namespace === null || namespace === "") return null;
+  return namespace === exchange.req.headers.host || namespace === new URL(services.addresses.externalUrl(exchange.req)).host
+    ? null
+    : namespace;
 }
 
 /** A mount reads its source as well: told whether or not there is such a repository. */

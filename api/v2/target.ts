@@ -14,6 +14,7 @@ export interface TargetRequest {
   readonly requested: string;
   /** The ?ns= parameter. */
   readonly namespace: string | null;
+  readonly isWrite?: boolean;
 }
 
 export interface LocalTarget {

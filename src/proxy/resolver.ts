@@ -1,4 +1,5 @@
 /** Which project a request is about, with proxies: the order of plan/naming.ts over what exists now. Harmless to ask often: everything is in memory. */
+import { LRUCache } from "lru-cache";
 import type { Project, RegistryReader } from "../catalog/registry.ts";
 import { SlipwayError } from "../core/errors.ts";
 import { parseRepositoryName } from "../oci/names.ts";
@@ -16,7 +17,7 @@ export interface ResolvedName {
 }
 
 export interface ResolverOptions {
-  readonly reader: Pick<RegistryReader, "peekProject" | "findProject">;
+  readonly reader: Pick<RegistryReader, "peekProject" | "findProject" | "repositoryExists">;
   readonly upstreams: Pick<Upstreams, "peekWorld" | "world">;
   readonly rulesOf: (project: Project) => RepositoryRules;
   /** Told when a plain name went to the mirror upstream. */
@@ -26,10 +27,16 @@ export interface ResolverOptions {
 export interface ResolveRequest {
   readonly requested: string;
   readonly namespace: string | null;
+  /** Writes to a project of ours never go to a mirror. */
+  readonly isWrite?: boolean;
 }
+
+const REMEMBERED_MS = 60_000;
 
 export class NameResolver {
   readonly #options: ResolverOptions;
+  /** Repositories of ours that exist: with a mirror, plain names that do not are its. */
+  readonly #ours = new LRUCache<string, true>({ max: 20_000, ttl: REMEMBERED_MS });
 
   constructor(options: ResolverOptions) {
     this.#options = options;
@@ -52,7 +59,9 @@ export class NameResolver {
     }
     const name = parseRepositoryName(request.requested);
     const project = name ? this.#options.reader.peekProject(name.project) : undefined;
-    return name && project ? this.#within(project, name, world) : undefined;
+    if (!name || !project) return undefined;
+    const mayBeMirrored = world.mirrorHost !== null && project.registryId === null && !request.isWrite && !this.#ours.get(name.name);
+    return mayBeMirrored ? undefined : this.#within(project, name, world);
   }
 
   async resolve(request: ResolveRequest, signal?: AbortSignal): Promise<ResolvedName> {
@@ -74,11 +83,12 @@ export class NameResolver {
     const name = parseRepositoryName(request.requested);
     if (name) {
       const project = await reader.findProject(name.project, signal);
-      const isMirrored = world.mirrorHost !== null && project !== null && project.registryId === null && !request.requested.includes("/");
-      if (project && !isMirrored) return this.#within(project, name, world);
+      const mayBeMirrored = world.mirrorHost !== null && project?.registryId === null && !request.isWrite;
+      if (project && (!mayBeMirrored || (await this.#isOurs(name.name)))) return this.#within(project, name, world);
     }
     const found = byName(world, request.requested);
-    if (found) {
+    // A mirror is for pulls: what is pushed under a new name makes a project of ours.
+    if (found && !(request.isWrite && found.via === "mirror" && name)) {
       if (found.via === "mirror") this.#options.onMirrored(request.requested);
       return this.#proxied(await this.#projectOf(found.upstream, signal), found);
     }
@@ -90,6 +100,13 @@ export class NameResolver {
       project: await reader.findProject(name.project, signal),
       upstreamRepository: "",
     };
+  }
+
+  async #isOurs(repository: string): Promise<boolean> {
+    if (this.#ours.get(repository)) return true;
+    const exists = await this.#options.reader.repositoryExists(repository);
+    if (exists) this.#ours.set(repository, true);
+    return exists;
   }
 
   async #projectOf(upstream: UpstreamName, signal?: AbortSignal): Promise<Project> {
