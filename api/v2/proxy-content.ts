@@ -28,6 +28,8 @@ export interface ProxyContentServices {
 }
 
 export function createProxyContent(services: ProxyContentServices, sender: BlobSender, writes: ProxyWrites): ContentHandlers<ProxyTarget> {
+  // Of the last look: the headers are asked for in the same turn, and a second look would cost as much as the first.
+  let peekedAge = 0;
   return {
     operations: {
       "manifest.read": (exchange, target) => readManifest(exchange, target, services),
@@ -36,9 +38,16 @@ export function createProxyContent(services: ProxyContentServices, sender: BlobS
       "referrers.list": (exchange, target) => listReferrers(exchange, target, services),
       ...writes,
     },
-    peekManifest: (target, reference) => services.manifests.peek(target, reference)?.manifest,
-    peekBlob: (target, digest) => services.blobs.peek(target, digest),
-    peekHeaders: (target, reference) => ["X-Cache", "HIT", "Age", String(services.manifests.peek(target, reference)?.ageSeconds ?? 0)],
+    peekManifest: (target, reference) => {
+      const found = services.manifests.peek(target, reference);
+      peekedAge = found?.ageSeconds ?? 0;
+      return found?.manifest;
+    },
+    peekBlob: (target, digest) => {
+      peekedAge = 0;
+      return services.blobs.peek(target, digest);
+    },
+    peekHeaders: () => ["X-Cache", "HIT", "Age", String(peekedAge)],
   };
 }
 
