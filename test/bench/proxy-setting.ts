@@ -33,6 +33,8 @@ export function benchScope(): Cleanable & { close(): Promise<void> } {
 /** Runs it and cleans up, also after a failure and Ctrl-C. */
 export async function bench(work: (t: Cleanable) => Promise<void>): Promise<void> {
   const scope = benchScope();
+  // A reader of the figures that goes early must not take the clean-up with it.
+  process.stdout.on("error", () => undefined);
   process.once("SIGINT", () => void scope.close().finally(() => process.exit(130)));
   try {
     await work(scope);
