@@ -52,6 +52,7 @@ interface FollowOptions {
 export class RemoteFills {
   readonly #options: RemoteFillsOptions;
   readonly #folder: string;
+  #hasFolder = false;
 
   constructor(options: RemoteFillsOptions) {
     this.#options = options;
@@ -65,6 +66,7 @@ export class RemoteFills {
     const answer = await connect(new URL(path, options.address), signature).catch(() => null);
     if (!answer) return null;
     const size = Number(answer.headers[SIZE_HEADER]);
+    this.#hasFolder = true;
     const file = await StagingFile.open({ folder: this.#folder, digest: options.digest, size, fence: 0 });
     if (file.segments.bytes > 0) await file.reset();
     return new RemoteFollower(answer, { file, size, isStored: options.isStored });
@@ -72,7 +74,7 @@ export class RemoteFills {
 
   /** What came from an owner that is gone is where this process's own fill goes on. */
   async handOver(digest: string): Promise<void> {
-    await handOver(digest, this.#folder, this.#options.folder).catch(() => undefined);
+    if (this.#hasFolder) await handOver(digest, this.#folder, this.#options.folder).catch(() => undefined);
   }
 }
 
