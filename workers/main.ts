@@ -187,6 +187,10 @@ function explain(error: unknown): string {
 process.on("unhandledRejection", (reason) => {
   process.stderr.write(`slipway: unhandled rejection: ${explain(reason)}\n`);
 });
+// The last resort: a stream that fails with nobody listening concerns one request, and must not take the other clients along.
+process.on("uncaughtException", (error) => {
+  process.stderr.write(`slipway: an error that nobody handled: ${explain(error)}\n`);
+});
 
 try {
   process.exitCode = await main();

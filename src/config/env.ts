@@ -19,7 +19,7 @@ export interface ReadResult {
 }
 
 /** Variables of ours that are no settings. */
-const OTHER_VARIABLES = /^SLIPWAY_(CONFIG$|TEST_|BENCH_|INTERNAL_|BOOTSTRAP_|VERSITYGW$)/;
+const OTHER_VARIABLES = /^SLIPWAY_(CONFIG$|CI_|TEST_|BENCH_|BOOTSTRAP_|VERSITYGW$)/;
 
 /** Read by src/config/upstreams.ts. */
 const UPSTREAM_SECTIONS: ReadonlySet<string> = new Set(["upstream", "upstreams"]);

@@ -17,6 +17,8 @@ class FileSpanStream extends Readable {
     this.#handle = handle;
     this.#position = span.start;
     this.#end = span.end;
+    // It may be aborted before its reader begins to listen; that must not end the process.
+    this.on("error", () => undefined);
   }
 
   override _read(): void {

@@ -36,7 +36,9 @@ export async function* readBody(body: S3Body, idleMs: number, signal?: AbortSign
 }
 
 export function toReadable(chunks: AsyncIterable<Uint8Array>): Readable {
-  return Readable.from(chunks, { objectMode: false, highWaterMark: READ_AHEAD_BYTES });
+  const stream = Readable.from(chunks, { objectMode: false, highWaterMark: READ_AHEAD_BYTES });
+  // It may fail before its reader begins to listen; that must not end the process.
+  return stream.on("error", () => undefined);
 }
 
 export async function collectBody(body: S3Body, idleMs: number, signal?: AbortSignal): Promise<Buffer> {

@@ -54,7 +54,11 @@ test("collection by command line: a dry run counts, a run removes what is unlink
 
   const temporal = new TemporalConnection({ address: run.temporalAddress, namespace: "default" });
   s.after(() => temporal.close());
-  const described = await temporal.call((service) => service.workflow.getHandle(workflowIds.garbageCollection).describe());
+  // The execution is settled by the run's last activity, a moment before the run itself closes.
+  const described = await until("the collection's run is closed", async () => {
+    const found = await temporal.call((service) => service.workflow.getHandle(workflowIds.garbageCollection).describe());
+    return found.status.name === "RUNNING" ? undefined : found;
+  });
   assert.equal(described.status.name, "COMPLETED");
   assert.equal(described.type, "garbageCollect");
   const relay = await temporal.call((service) => service.workflow.getHandle(workflowIds.outboxRelay).describe());

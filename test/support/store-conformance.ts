@@ -137,6 +137,20 @@ function blobTests(check: Check): void {
     assert.ok(other.destroyed);
   });
 
+  check("a read under a signal that is aborted already fails its reader, and nobody else", async (store) => {
+    const bytes = randomBytes(1000);
+    await store.put(digestOf(bytes), bytes);
+    const read = store.read(digestOf(bytes), undefined, AbortSignal.abort(new Error("gone")));
+    const stream = await read.catch(() => null);
+    // An error event without a listener would end this process here.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    if (stream) {
+      await assert.rejects(async () => {
+        for await (const _chunk of stream) assert.fail("no byte comes");
+      });
+    }
+  });
+
   check("the store says that it works", async (store) => {
     await store.check();
   });
