@@ -24,7 +24,9 @@ export interface OpenedServices {
 
 export async function openServices({ config, logger, signal }: OpenServicesInput): Promise<OpenedServices> {
   const { temporal, database } = config.settings;
-  const isExternal = config.database.mode === "external" && config.temporal.mode === "external";
+  // A process that only serves the registry has no use for Temporal and must not start one.
+  const needsTemporal = [...config.roles].some((role) => role !== "proxy");
+  const isExternal = config.database.mode === "external" && (config.temporal.mode === "external" || !needsTemporal);
   // One of many processes of a role with external services owns nothing: the folder then only holds caches.
   if (isExternal && config.rolesGiven) {
     return {
