@@ -2,11 +2,7 @@
  * What a request is about: which project stands behind a name, and whether its content is ours or another registry's. The resolver is
  * injected, and the handlers of content are chosen by the target's kind.
  */
-import { LRUCache } from "lru-cache";
-import type { Project, RegistryReader, StoredBlob, StoredManifest } from "../../src/catalog/registry.ts";
-import { parseRepositoryName } from "../../src/oci/names.ts";
-import type { RepositoryName } from "../../src/oci/names.ts";
-import { SlipwayError } from "../../src/core/errors.ts";
+import type { Project, StoredBlob, StoredManifest } from "../../src/catalog/registry.ts";
 import type { Exchange } from "./exchange.ts";
 
 export interface TargetRequest {
@@ -68,31 +64,4 @@ export interface ContentHandlers<T extends Target> {
   peekBlob(target: T, digest: string): StoredBlob | undefined;
   /** What such an answer says besides the headers of its content. */
   peekHeaders?(target: T, reference: string): readonly string[];
-}
-
-const REMEMBERED_NAMES = 20_000;
-
-/** Every name is local: the first component names the project. */
-export function createLocalResolver(reader: Pick<RegistryReader, "peekProject" | "findProject">): TargetResolver {
-  const splits = new LRUCache<string, RepositoryName>({ max: REMEMBERED_NAMES });
-  function split(requested: string): RepositoryName {
-    const known = splits.get(requested);
-    if (known) return known;
-    const name = parseRepositoryName(requested);
-    if (!name) throw new SlipwayError("NAME_INVALID");
-    splits.set(requested, name);
-    return name;
-  }
-  return {
-    peek({ requested }) {
-      const name = split(requested);
-      const project = reader.peekProject(name.project);
-      return project && { kind: "local", requested, repository: name.name, projectName: name.project, project };
-    },
-    async resolve({ requested }, signal) {
-      const name = split(requested);
-      const project = await reader.findProject(name.project, signal);
-      return { kind: "local", requested, repository: name.name, projectName: name.project, project };
-    },
-  };
 }

@@ -32,11 +32,3 @@ export const vendors = {
   cacheEviction: "CACHE_CLEANUP",
   reconcile: "RECONCILE",
 } as const;
-
-export function isFinalExecution(status: ExecutionStatus): status is FinalExecutionStatus {
-  return status === "Stopped" || status === "Error" || status === "Success" || status === "Skipped";
-}
-
-export function isFinalTask(status: TaskStatus): status is FinalTaskStatus {
-  return status === "Stopped" || status === "Error" || status === "Success";
-}

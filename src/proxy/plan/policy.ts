@@ -20,18 +20,6 @@ export interface ProxyDefaults {
   readonly prefetch: boolean;
 }
 
-export const PROXY_METADATA_KEYS = [
-  "proxy_mode",
-  "proxy_tag_ttl",
-  "proxy_max_stale",
-  "proxy_negative_ttl",
-  "proxy_keep_deleted",
-  "proxy_allow",
-  "proxy_deny",
-  "proxy_push_through",
-  "proxy_prefetch",
-] as const;
-
 export const TAG_MODES = ["revalidate", "always-check", "local-first", "offline"] as const satisfies readonly TagMode[];
 
 export function parseProxyPolicy(metadata: Readonly<Record<string, string>>, defaults: ProxyDefaults): ProxyPolicy {
