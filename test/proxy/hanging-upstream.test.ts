@@ -25,6 +25,8 @@ test("it holds nobody: cached tags come at once or after two seconds, and everyt
   const digest = upstream.putImage("app", "1");
   await tag("1");
   faults.set({ hang: true });
+  // A connection from before would still be answered.
+  faults.dropConnections();
   await grow(90);
   const stale = await tag("1");
   assert.deepEqual([stale.cache, stale.digest], ["STALE", digest]);
