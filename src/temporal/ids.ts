@@ -11,6 +11,11 @@ export const workflowIds = {
   cacheKeeping: "maintenance/cache-keeping",
   warmUp: "maintenance/cache-warm-up",
   replication: (policyId: number): string => `replication/${policyId}`,
+  /** Of a policy whose runs may overlap. */
+  replicationRun: (policyId: number, executionId: number): string => `replication/${policyId}/${executionId}`,
+  /** Of a dry run or an audit, which never stands in the way of a copy. */
+  replicationSurvey: (executionId: number): string => `replication-survey/${executionId}`,
+  replicationEvents: (policyId: number): string => `replication-events/${policyId}`,
   executionRefresh: "execution-refresh",
 } as const;
 
@@ -21,6 +26,7 @@ export const scheduleIds = {
   cacheEviction: "schedule/cache-eviction",
   cacheKeeping: "schedule/cache-keeping",
   warmUp: "schedule/cache-warm-up",
+  replication: (policyId: number): string => `schedule/replication/${policyId}`,
 } as const;
 
 /** Search attributes by name; all are keywords but Failed, a count. SQL visibility has ten keyword columns in all. */
