@@ -49,7 +49,7 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
   return {
     cache: {
       evictor: app.evictor,
-      upkeep: new CacheUpkeep({ db: database, reader: catalog.reader, logger, ...app.proxy }),
+      upkeep: new CacheUpkeep({ db: database, logger, ...app.proxy }),
       rules: evictionRules(app.config),
       warmUpList: cache.warm_up,
     },

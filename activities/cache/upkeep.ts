@@ -7,7 +7,7 @@ import { withHeartbeat } from "../shared/heartbeat.ts";
 
 export interface CacheServices {
   readonly evictor: Pick<CacheEvictor, "step">;
-  readonly upkeep: Pick<CacheUpkeep, "completeFills" | "refreshHotTags" | "warmUp">;
+  readonly upkeep: Pick<CacheUpkeep, "completeFills" | "forgetOld" | "refreshHotTags" | "warmUp">;
   readonly rules: EvictionRules;
   readonly warmUpList: readonly string[];
 }
@@ -48,7 +48,10 @@ export function cacheActivities({
     completeFills: (): Promise<UpkeepResult> =>
       withHeartbeat(
         () => null,
-        (signal) => upkeep.completeFills(signal),
+        async (signal) => {
+          await upkeep.forgetOld(signal);
+          return upkeep.completeFills(signal);
+        },
       ),
     refreshHotTags: (): Promise<UpkeepResult> =>
       withHeartbeat(

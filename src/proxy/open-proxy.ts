@@ -22,6 +22,7 @@ import { PushThrough } from "./push-through.ts";
 import { RegistryStore } from "./registry-store.ts";
 import { NameResolver } from "./resolver.ts";
 import { TagFreshnessStore } from "./tag-freshness.ts";
+import { TagHeat } from "./tag-heat.ts";
 import { Upstreams } from "./upstreams.ts";
 import { CacheUsage } from "./usage.ts";
 
@@ -57,6 +58,8 @@ export interface Proxy {
   readonly fills: FillEngine;
   readonly leases: FillLeases;
   readonly usage: CacheUsage;
+  readonly heat: TagHeat;
+  readonly prefetcher: Prefetcher;
   policyOf(project: Project): ProxyPolicy;
   /** Where other hosts reach this process. */
   setAddress(address: string): void;
@@ -78,6 +81,7 @@ export function createProxy(options: ProxyOptions): Proxy {
   });
   const policyOf = rememberPolicies(options.defaults);
   const usage = new CacheUsage(database, logger);
+  const heat = new TagHeat(database, logger);
   const leases = new FillLeases(database, options.self);
   const fills = createFillEngine(options, { leases, usage });
   const freshness = new TagFreshnessStore(database, clock, options.invalidations);
@@ -90,10 +94,11 @@ export function createProxy(options: ProxyOptions): Proxy {
       rulesOf: (project) => policyOf(project).rules,
       onMirrored: (requested) => logger.info({ requested }, "a plain name went to the mirror upstream"),
     }),
-    ...createContent(options, { upstreams, policyOf, usage, fills, freshness }),
+    ...createContent(options, { upstreams, policyOf, usage, heat, fills, freshness }),
     fills,
     leases,
     usage,
+    heat,
     policyOf,
     setAddress: (address) => {
       options.self.address = address;
@@ -101,7 +106,7 @@ export function createProxy(options: ProxyOptions): Proxy {
     internalKey: options.internalKey,
     close: async () => {
       await fills.close();
-      await usage.close();
+      await Promise.all([usage.close(), heat.close()]);
       upstreams.close();
       freshness.close();
     },
@@ -112,14 +117,15 @@ interface ContentParts {
   readonly upstreams: Upstreams;
   readonly policyOf: (project: Project) => ProxyPolicy;
   readonly usage: CacheUsage;
+  readonly heat: TagHeat;
   readonly fills: FillEngine;
   readonly freshness: TagFreshnessStore;
 }
 
 function createContent(
   { catalog, database, clock, logger, store, defaults }: ProxyOptions,
-  { upstreams, policyOf, usage, fills, freshness }: ContentParts,
-): Pick<Proxy, "manifests" | "blobs" | "lists" | "pushThrough"> {
+  { upstreams, policyOf, usage, heat, fills, freshness }: ContentParts,
+): Pick<Proxy, "manifests" | "blobs" | "lists" | "prefetcher" | "pushThrough"> {
   const { reader, writer } = catalog;
   const common = {
     reader,
@@ -143,13 +149,17 @@ function createContent(
   const prefetcher = new Prefetcher({ ...common, blobs, manifests: () => manifests, isOn: (name) => policyOf(name.project).prefetch });
   const manifests = new ProxyManifests({
     ...common,
-    onHit: (digest) => usage.touch(digest),
-    onServed: (name, manifest) => {
+    onPulled: (repository, reference, digest) => {
+      usage.touch(digest);
+      if (!reference.includes(":")) heat.pulled(repository, reference);
+    },
+    onServed: (name, manifest) => prefetcher.onServed(name, manifest),
+    onBrought: (name, manifest) => {
       usage.touch(manifest.digest);
       prefetcher.onServed(name, manifest);
     },
   });
-  return { manifests, blobs, lists: new ProxyLists(common), pushThrough: new PushThrough(common) };
+  return { manifests, blobs, prefetcher, lists: new ProxyLists(common), pushThrough: new PushThrough(common) };
 }
 
 function createFillEngine(options: ProxyOptions, { leases, usage }: { leases: FillLeases; usage: CacheUsage }): FillEngine {

@@ -6,6 +6,7 @@ import { LRUCache } from "lru-cache";
 import type { StoredManifest } from "../catalog/registry.ts";
 import type { Queryable } from "../db/pool.ts";
 import { parseManifest } from "../oci/manifest.ts";
+import type { Descriptor, ParsedManifest } from "../oci/manifest.ts";
 import { isNonDistributable } from "../oci/media-types.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { ProxyBlobs } from "./proxy-blobs.ts";
@@ -51,24 +52,36 @@ export class Prefetcher {
     });
   }
 
+  /** Fetches to the end what clients will ask for after this manifest; for work that nobody waits for. */
+  async complete(name: ProxyName, manifest: StoredManifest, signal: AbortSignal): Promise<void> {
+    const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+    for (const child of await this.#wantedChildren(name, parsed)) {
+      signal.throwIfAborted();
+      const { manifest: found } = await this.#options.manifests().get(name, child.digest, signal);
+      await this.complete(name, found, signal);
+    }
+    for (const { digest } of blobsOf(parsed)) await this.#options.blobs.complete(name, digest, signal);
+  }
+
   async #follow(name: ProxyName, manifest: StoredManifest): Promise<void> {
     const parsed = parseManifest(manifest.bytes, manifest.mediaType);
     await this.#learnPlatform(name, manifest.digest);
-    if (parsed.manifests.length > 0) {
-      const wanted = await this.#wantedPlatforms(name.project.id);
-      for (const child of parsed.manifests) {
-        const platform = platformText(child.platform);
-        if (platform !== null) this.#platformOf.set(`${name.repository}@${child.digest}`, platform);
-      }
-      const children = parsed.manifests.filter((child) => wanted.has(platformText(child.platform) ?? "")).slice(0, MAX_CHILDREN);
-      for (const child of children) await this.#options.manifests().get(name, child.digest);
-      return;
-    }
-    const blobs = [...(parsed.config ? [parsed.config] : []), ...parsed.layers.filter((layer) => !isNonDistributable(layer.mediaType))];
-    for (const blob of blobs) {
+    for (const child of await this.#wantedChildren(name, parsed)) await this.#options.manifests().get(name, child.digest);
+    for (const blob of blobsOf(parsed)) {
       this.#started += 1;
       await this.#options.blobs.prefetch(name, blob);
     }
+  }
+
+  /** Of an index, those of the platforms that this project's clients take. */
+  async #wantedChildren(name: ProxyName, { manifests }: ParsedManifest): Promise<Descriptor[]> {
+    if (manifests.length === 0) return [];
+    const wanted = await this.#wantedPlatforms(name.project.id);
+    for (const child of manifests) {
+      const platform = platformText(child.platform);
+      if (platform !== null) this.#platformOf.set(`${name.repository}@${child.digest}`, platform);
+    }
+    return manifests.filter((child) => wanted.has(platformText(child.platform) ?? "")).slice(0, MAX_CHILDREN);
   }
 
   async #learnPlatform(name: ProxyName, digest: string): Promise<void> {
@@ -92,6 +105,10 @@ export class Prefetcher {
     this.#platforms.set(projectId, platforms);
     return platforms;
   }
+}
+
+function blobsOf({ config, layers }: ParsedManifest): Descriptor[] {
+  return [...(config ? [config] : []), ...layers.filter((layer) => !isNonDistributable(layer.mediaType))];
 }
 
 function platformText(platform: unknown): string | null {

@@ -73,7 +73,9 @@ export class ProxyBlobs {
     await this.#options.fills.prefetch({ ...this.#base(name, descriptor.digest), size: descriptor.size, client, priority: "prefetch" });
   }
 
+  /** Fetches to the end what is not here. */
   async complete(name: ProxyName, digest: string, signal: AbortSignal): Promise<void> {
+    if (await this.#options.reader.findBlob(name.repository, digest)) return;
     await this.#options.fills.complete(await this.#request(name, digest, "prefetch"), signal);
   }
 

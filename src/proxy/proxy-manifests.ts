@@ -11,7 +11,7 @@ import { isSlipwayError, SlipwayError, toSlipwayError } from "../core/errors.ts"
 import type { Logger } from "../telemetry/logger.ts";
 import type { UpstreamClient } from "../upstream/client.ts";
 import type { Manifest, Priority } from "../upstream/types.ts";
-import { CHECKING, decideTag, mayServeStale } from "./plan/freshness.ts";
+import { CHECKING, decideTag, isBeingChecked, mayServeStale } from "./plan/freshness.ts";
 import type { TagPolicy } from "./plan/freshness.ts";
 import type { TagFreshness, TagFreshnessStore, TagKey } from "./tag-freshness.ts";
 
@@ -38,10 +38,11 @@ export interface ProxyManifestsOptions {
   readonly policyOf: (project: Project) => TagPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Told of what the hot path found in memory; must cost next to nothing. */
-  readonly onHit: (digest: string) => void;
-  /** Told of manifests that came from upstream, or were served. */
+  /** Told of what clients pull; must cost next to nothing. */
+  readonly onPulled: (repository: string, reference: string, digest: string) => void;
   readonly onServed: (name: ProxyName, manifest: StoredManifest) => void;
+  /** Told of what came from upstream before anybody asked for it. */
+  readonly onBrought: (name: ProxyName, manifest: StoredManifest) => void;
 }
 
 const FILLER: Principal = { kind: "user", key: "system:proxy", id: 0, name: "proxy", sysadmin: true, scopes: null };
@@ -52,7 +53,7 @@ const CLAIM_MS = 12_000;
 const CLAIM_POLL_MS = 50;
 const ABSENT: ReadonlySet<string> = new Set(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]);
 
-interface CheckResult {
+export interface CheckResult {
   readonly manifest: StoredManifest;
   readonly cache: CacheState;
 }
@@ -64,6 +65,9 @@ interface RunningCheck {
 
 interface TagQuestion {
   readonly key: TagKey;
+  /** The row, whatever it says. */
+  readonly seen: TagFreshness | null;
+  /** The row when what it names is held. */
   readonly known: TagFreshness | null;
   readonly priority: Priority;
 }
@@ -82,15 +86,17 @@ export class ProxyManifests {
   peek(name: ProxyName, reference: string): ProxiedManifest | undefined {
     const manifest = this.#options.reader.peekManifest(name.repository, reference);
     if (manifest === undefined) return undefined;
-    this.#options.onHit(manifest.digest);
-    if (reference.includes(":")) return { manifest, cache: "HIT", ageSeconds: 0 };
+    if (reference.includes(":")) {
+      this.#options.onPulled(name.repository, reference, manifest.digest);
+      return { manifest, cache: "HIT", ageSeconds: 0 };
+    }
     const known = this.#options.freshness.peek(name.repository, reference);
     if (known === undefined || known.digest !== manifest.digest) return undefined;
     const now = this.#options.clock.now();
     const decision = decideTag(known, this.#options.policyOf(name.project), now);
-    return decision.kind === "serve" && decision.cache === "HIT"
-      ? { manifest, cache: decision.cache, ageSeconds: ageOf(known, now) }
-      : undefined;
+    if (decision.kind !== "serve" || decision.cache !== "HIT") return undefined;
+    this.#options.onPulled(name.repository, reference, manifest.digest);
+    return { manifest, cache: decision.cache, ageSeconds: ageOf(known, now) };
   }
 
   /** Drops what this process remembers of a tag; the row decides. */
@@ -100,8 +106,22 @@ export class ProxyManifests {
 
   async get(name: ProxyName, reference: string, signal?: AbortSignal): Promise<ProxiedManifest> {
     const served = reference.includes(":") ? await this.#byDigest(name, reference) : await this.#byTag(name, reference, signal);
+    this.#options.onPulled(name.repository, reference, served.manifest.digest);
     this.#options.onServed(name, served.manifest);
     return served;
+  }
+
+  /** Asks upstream now about a tag, for work that no client waits for; what is never asked about is told as it is here. */
+  async refresh(name: ProxyName, tag: string): Promise<CheckResult> {
+    const { mode } = this.#options.policyOf(name.project);
+    const key: TagKey = { projectId: name.project.id, repository: name.repository, tag };
+    const seen = await this.#options.freshness.find(key);
+    const held = await this.#held(name, seen);
+    if (held && (mode === "local-first" || mode === "offline")) return { manifest: held, cache: "HIT" };
+    if (mode === "offline") throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
+    const result = await this.#check(name, { key, seen, known: held ? seen : null, priority: "revalidation" }).result;
+    if (result.cache === "MISS") this.#options.onBrought(name, result.manifest);
+    return result;
   }
 
   async #byDigest(name: ProxyName, digest: string): Promise<ProxiedManifest> {
@@ -148,7 +168,7 @@ export class ProxyManifests {
     signal?: AbortSignal,
   ): Promise<ProxiedManifest> {
     const held = await this.#held(name, known);
-    const check = this.#check(name, { key, known: held ? known : null, priority: held ? "revalidation" : "interactive" });
+    const check = this.#check(name, { key, seen: known, known: held ? known : null, priority: held ? "revalidation" : "interactive" });
     check.result.catch(() => undefined);
     const stale = (): ProxiedManifest => ({
       manifest: held as StoredManifest,
@@ -180,9 +200,12 @@ export class ProxyManifests {
   }
 
   #refreshBehind(name: ProxyName, key: TagKey, known: TagFreshness | null): void {
-    this.#check(name, { key, known, priority: "revalidation" }).result.catch((error: unknown) => {
-      this.#options.logger.debug({ repository: key.repository, tag: key.tag, error }, "a tag could not be checked behind");
-    });
+    this.#check(name, { key, seen: known, known, priority: "revalidation" }).result.then(
+      // It moved: what it names now begins to arrive before the next client asks.
+      ({ manifest, cache }) => cache === "MISS" && this.#options.onBrought(name, manifest),
+      (error: unknown) =>
+        this.#options.logger.debug({ repository: key.repository, tag: key.tag, error }, "a tag could not be checked behind"),
+    );
   }
 
   /** One check of a tag at a time in this process, whoever waits for it. */
@@ -201,11 +224,12 @@ export class ProxyManifests {
   async #ask(name: ProxyName, question: TagQuestion): Promise<CheckResult> {
     const { key, known, priority } = question;
     const policy = this.#options.policyOf(name.project);
-    if (known !== null && policy.mode === "revalidate" && !(await this.#options.freshness.claim(key, known, CLAIM_MS))) {
+    if (known === null) {
+      const meanwhile = await this.#firstAnswer(name, question, policy);
+      if (meanwhile) return meanwhile;
+    } else if (policy.mode === "revalidate" && !(await this.#options.freshness.claim(key, known, CLAIM_MS))) {
       return this.#awaitOther(name, key, known);
     }
-    const meanwhile = known === null ? await this.#knownMeanwhile(name, key, policy) : null;
-    if (meanwhile) return meanwhile;
     try {
       return (await this.#confirmed(name, question, policy)) ?? (await this.#fetch(name, key.tag, priority));
     } catch (error) {
@@ -214,13 +238,20 @@ export class ProxyManifests {
     }
   }
 
-  /** Who looked before the first answer came finds it here, in this process or from another. */
-  async #knownMeanwhile(name: ProxyName, key: TagKey, policy: TagPolicy): Promise<CheckResult | null> {
+  /** Nothing is held: of all processes the first asks, and its answer is everybody's. Null for the first, and for all when it failed. */
+  async #firstAnswer(name: ProxyName, { key, seen }: TagQuestion, policy: TagPolicy): Promise<CheckResult | null> {
     const { freshness, clock } = this.#options;
-    const known = freshness.peek(key.repository, key.tag) ?? (await freshness.find(key));
-    if (known === null || decideTag(known, policy, clock.now()).kind !== "serve") return null;
-    const held = await this.#held(name, known);
-    return held && { manifest: held, cache: "HIT" };
+    if (!isBeingChecked(seen, clock.now()) && (await freshness.claim(key, seen, CLAIM_MS))) return null;
+    const until = performance.now() + CLAIM_MS;
+    for (let cache: CacheState = "HIT"; ; cache = "MISS") {
+      const known = await freshness.find(key);
+      const decision = known && decideTag(known, policy, clock.now());
+      if (decision?.kind === "absent") throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
+      const held = decision?.kind === "serve" ? await this.#held(name, known) : null;
+      if (held) return { manifest: held, cache };
+      if (!isBeingChecked(known, clock.now()) || performance.now() > until) return null;
+      await sleep(CLAIM_POLL_MS);
+    }
   }
 
   /** Asks by HEAD whether the tag is still what we hold; null when it moved. */
@@ -260,6 +291,7 @@ export class ProxyManifests {
     if (!isAbsent(error)) {
       const retryMs = Math.min(MAX_RETRY_MS, Math.max(FAILURE_RETRY_MS, (error.retryAfterSeconds ?? 0) * 1000));
       if (known) await freshness.noteFailure(key, known, { status: error.status, retryMs });
+      else await freshness.release(key, error.status);
       return;
     }
     if (known?.digest && policy.keepDeleted) {

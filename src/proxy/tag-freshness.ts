@@ -81,10 +81,10 @@ export class TagFreshnessStore {
   /** Upstream has answered. */
   async confirm(key: TagKey, confirmation: TagConfirmation): Promise<TagFreshness> {
     const { rows } = await this.#db.query<FreshnessRow>(
-      `INSERT INTO proxy_tags (project_id, repository, tag, digest, media_type, size, etag, checked_at, fresh_until, last_status, heat)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now() + $8 * interval '1 ms', $9, 1)
+      `INSERT INTO proxy_tags (project_id, repository, tag, digest, media_type, size, etag, checked_at, fresh_until, last_status)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now() + $8 * interval '1 ms', $9)
        ON CONFLICT (project_id, repository, tag) DO UPDATE SET digest = EXCLUDED.digest, media_type = EXCLUDED.media_type, size = EXCLUDED.size,
-         etag = EXCLUDED.etag, checked_at = EXCLUDED.checked_at, fresh_until = EXCLUDED.fresh_until, last_status = EXCLUDED.last_status, heat = proxy_tags.heat + 1
+         etag = EXCLUDED.etag, checked_at = EXCLUDED.checked_at, fresh_until = EXCLUDED.fresh_until, last_status = EXCLUDED.last_status
        RETURNING digest, etag, checked_at, fresh_until, last_status`,
       [
         key.projectId,
@@ -102,16 +102,28 @@ export class TagFreshnessStore {
   }
 
   /**
-   * One process at a time asks about a tag: the others see it checked and serve what they have. False when another one was faster; its answer, or the end of
-   * the claim, shows in the row.
+   * One process at a time asks about a tag: the others see it checked and serve what they have, or wait for the first answer. False when another one was
+   * faster; its answer, or the end of the claim, shows in the row. `seen` is the row that was looked at; null when there was none.
    */
-  async claim(key: TagKey, known: TagFreshness, forMs: number): Promise<boolean> {
+  async claim(key: TagKey, seen: TagFreshness | null, forMs: number): Promise<boolean> {
     const { rowCount } = await this.#db.query(
-      `UPDATE proxy_tags SET last_status = $6, fresh_until = now() + $5 * interval '1 ms'
-       WHERE project_id = $1 AND repository = $2 AND tag = $3 AND date_trunc('milliseconds', fresh_until) = $4`,
-      [key.projectId, key.repository, key.tag, new Date(known.freshUntil), forMs, CHECKING],
+      `INSERT INTO proxy_tags AS t (project_id, repository, tag, checked_at, fresh_until, last_status)
+       VALUES ($1, $2, $3, now(), now() + $5 * interval '1 ms', $6)
+       ON CONFLICT (project_id, repository, tag) DO UPDATE SET last_status = $6, fresh_until = EXCLUDED.fresh_until
+       WHERE date_trunc('milliseconds', t.fresh_until) = $4 AND NOT (t.last_status = $6 AND t.fresh_until > now())`,
+      [key.projectId, key.repository, key.tag, seen && new Date(seen.freshUntil), forMs, CHECKING],
     );
     return rowCount === 1;
+  }
+
+  /** Ends a claim on a tag that nothing is held of, without an answer. */
+  async release(key: TagKey, status: number): Promise<void> {
+    await this.#db
+      .query(
+        `UPDATE proxy_tags SET last_status = $4, fresh_until = now() WHERE project_id = $1 AND repository = $2 AND tag = $3 AND last_status = $5`,
+        [key.projectId, key.repository, key.tag, status, CHECKING],
+      )
+      .catch(() => undefined);
   }
 
   /** The check failed: what is known stays, and the next check, of whichever process, waits a little. */

@@ -1,20 +1,25 @@
 /** Work that keeps the cache whole without a client waiting: fills that no process holds any more, hot tags, and warm-up lists. */
 import type { Queryable } from "../db/pool.ts";
-import { isSlipwayError } from "../core/errors.ts";
+import { isSlipwayError, SlipwayError } from "../core/errors.ts";
+import { isDigest } from "../oci/digests.ts";
 import { parseManifest } from "../oci/manifest.ts";
-import type { RegistryReader } from "../catalog/registry.ts";
+import { isNonDistributable } from "../oci/media-types.ts";
+import type { StoredManifest } from "../catalog/registry.ts";
 import type { Logger } from "../telemetry/logger.ts";
-import type { FillLeases } from "./fill/fill-lease.ts";
+import type { FillKey, FillLeases } from "./fill/fill-lease.ts";
+import type { Prefetcher } from "./prefetch.ts";
 import type { ProxyBlobs } from "./proxy-blobs.ts";
 import type { ProxyManifests, ProxyName } from "./proxy-manifests.ts";
 import type { NameResolver, ResolvedName } from "./resolver.ts";
+import type { TagHeat } from "./tag-heat.ts";
 
 export interface UpkeepOptions {
   readonly db: Queryable;
-  readonly reader: RegistryReader;
   readonly leases: FillLeases;
   readonly blobs: ProxyBlobs;
   readonly manifests: ProxyManifests;
+  readonly prefetcher: Pick<Prefetcher, "complete">;
+  readonly heat: Pick<TagHeat, "listOutdated">;
   readonly resolver: NameResolver;
   readonly logger: Logger;
 }
@@ -26,6 +31,15 @@ export interface UpkeepResult {
 
 const FILLS = 20;
 const HOT_TAGS = 50;
+const FORGOTTEN = 10_000;
+
+/** What is known of names and lists that nobody asked about for long. Content is not among it: that is for eviction. */
+const OLD = [
+  "SELECT ctid FROM proxy_tags WHERE digest IS NULL AND fresh_until < now() - interval '1 hour'",
+  "SELECT ctid FROM proxy_lists WHERE fresh_until < now() - interval '30 days'",
+  "SELECT ctid FROM proxy_platforms WHERE asked_at < now() - interval '60 days'",
+  "SELECT ctid FROM fills WHERE lease_until IS NULL AND updated_at < now() - interval '7 days'",
+] as const;
 
 export class CacheUpkeep {
   readonly #options: UpkeepOptions;
@@ -36,71 +50,92 @@ export class CacheUpkeep {
 
   /** Fills whose owner died and for which nobody came back. */
   async completeFills(signal: AbortSignal): Promise<UpkeepResult> {
-    const { leases, resolver, blobs, logger } = this.#options;
-    let done = 0;
-    let failed = 0;
-    for (const fill of await leases.listAbandoned(FILLS)) {
-      signal.throwIfAborted();
-      try {
-        const name = proxied(await resolver.resolve({ requested: fill.repository, namespace: null }, signal));
-        if (name) await blobs.complete(name, fill.digest, signal);
-        done += 1;
-      } catch (error) {
-        failed += 1;
-        logger.warn({ digest: fill.digest, repository: fill.repository, error }, "an abandoned fill could not be completed");
-      }
-    }
-    return { done, failed };
+    return this.#each(
+      await this.#options.leases.listAbandoned(FILLS),
+      "a fill that was left behind could not be completed",
+      async (fill) => {
+        try {
+          await this.#completeFill(fill, signal);
+        } catch (error) {
+          if (!isSlipwayError(error, "BLOB_UNKNOWN", "NAME_UNKNOWN")) throw error;
+          await this.#options.leases.forget(fill.digest);
+        }
+        signal.throwIfAborted();
+      },
+    );
   }
 
-  /** Tags that are pulled often and about to grow old are checked, and what moved is fetched, before the next client asks. */
+  /** Tags that clients pull often and that may be out of date are checked, and what moved is fetched, before the next client asks. */
   async refreshHotTags(signal: AbortSignal): Promise<UpkeepResult> {
-    const { rows } = await this.#options.db.query<{ repository: string; tag: string }>(
-      `SELECT repository, tag FROM proxy_tags WHERE heat > 2 AND digest IS NOT NULL AND fresh_until < now() ORDER BY heat DESC LIMIT $1`,
-      [HOT_TAGS],
-    );
-    return this.#warmAll(
-      rows.map((row) => `${row.repository}:${row.tag}`),
-      signal,
-    );
+    return this.#each(await this.#options.heat.listOutdated(HOT_TAGS), "a hot tag could not be refreshed", async ({ repository, tag }) => {
+      signal.throwIfAborted();
+      const name = await this.#resolve(repository, signal);
+      if (!name) return;
+      const { manifest, cache } = await this.#options.manifests.refresh(name, tag);
+      if (cache === "MISS") await this.#options.prefetcher.complete(name, manifest, signal);
+    });
   }
 
   /** References such as docker.io/library/alpine:3.20, with everything that they name. */
   async warmUp(references: readonly string[], signal: AbortSignal): Promise<UpkeepResult> {
-    return this.#warmAll(references, signal);
+    return this.#each(references, "a reference could not be warmed up", async (reference) => {
+      signal.throwIfAborted();
+      const { repository, tag } = splitReference(reference);
+      const name = await this.#resolve(repository, signal);
+      if (!name) throw new SlipwayError("NAME_UNKNOWN", { detail: { reference } });
+      const { manifest } = isDigest(tag)
+        ? await this.#options.manifests.get(name, tag, signal)
+        : await this.#options.manifests.refresh(name, tag);
+      await this.#fetchAll(name, manifest, signal);
+    });
   }
 
-  async #warmAll(references: readonly string[], signal: AbortSignal): Promise<UpkeepResult> {
-    let done = 0;
-    let failed = 0;
-    for (const reference of references) {
+  /** Drops rows that are of no use any more. */
+  async forgetOld(signal: AbortSignal): Promise<number> {
+    let forgotten = 0;
+    for (const rows of OLD) {
       signal.throwIfAborted();
+      const table = /FROM (\w+)/.exec(rows)?.[1] ?? "";
+      const { rowCount } = await this.#options.db.query(`DELETE FROM ${table} WHERE ctid IN (${rows} LIMIT ${FORGOTTEN})`);
+      forgotten += rowCount ?? 0;
+    }
+    return forgotten;
+  }
+
+  /** One failure does not keep the others from their turn; many of them are one line in the log. */
+  async #each<Item>(items: readonly Item[], failure: string, work: (item: Item) => Promise<void>): Promise<UpkeepResult> {
+    const failures: { item: Item; error: unknown }[] = [];
+    for (const item of items) {
       try {
-        await this.#warm(reference, signal);
-        done += 1;
+        await work(item);
       } catch (error) {
-        if (isSlipwayError(error, "CANCELLED")) throw error;
-        failed += 1;
-        this.#options.logger.warn({ reference, error }, "a reference could not be warmed up");
+        if (isSlipwayError(error, "CANCELLED") || (error as Error).name === "AbortError") throw error;
+        failures.push({ item, error });
       }
     }
-    return { done, failed };
+    const [first] = failures;
+    if (first) this.#options.logger.warn({ failures: failures.length, of: items.length, first: first.item, error: first.error }, failure);
+    return { done: items.length - failures.length, failed: failures.length };
   }
 
-  async #warm(reference: string, signal: AbortSignal): Promise<void> {
-    const { repository, tag } = splitReference(reference);
-    const name = proxied(await this.#options.resolver.resolve({ requested: repository, namespace: null }, signal));
-    if (!name) return;
-    await this.#fetch(name, tag, signal);
+  async #completeFill({ repository, digest }: FillKey, signal: AbortSignal): Promise<void> {
+    const name = await this.#resolve(repository, signal);
+    if (name) await this.#options.blobs.complete(name, digest, signal);
+    else await this.#options.leases.forget(digest);
   }
 
-  async #fetch(name: ProxyName, reference: string, signal: AbortSignal): Promise<void> {
-    const { manifest } = await this.#options.manifests.get(name, reference, signal);
-    const parsed = parseManifest(manifest.bytes, manifest.mediaType);
-    for (const child of parsed.manifests) await this.#fetch(name, child.digest, signal);
-    for (const blob of [...(parsed.config ? [parsed.config] : []), ...parsed.layers]) {
-      if (!(await this.#options.reader.findBlob(name.repository, blob.digest)))
-        await this.#options.blobs.complete(name, blob.digest, signal);
+  async #resolve(repository: string, signal: AbortSignal): Promise<ProxyName | null> {
+    return proxied(await this.#options.resolver.resolve({ requested: repository, namespace: null }, signal));
+  }
+
+  async #fetchAll(name: ProxyName, manifest: StoredManifest, signal: AbortSignal): Promise<void> {
+    const { manifests, config, layers } = parseManifest(manifest.bytes, manifest.mediaType);
+    for (const child of manifests) {
+      const { manifest: found } = await this.#options.manifests.get(name, child.digest, signal);
+      await this.#fetchAll(name, found, signal);
+    }
+    for (const blob of [...(config ? [config] : []), ...layers.filter((layer) => !isNonDistributable(layer.mediaType))]) {
+      await this.#options.blobs.complete(name, blob.digest, signal);
     }
   }
 }

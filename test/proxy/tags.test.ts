@@ -97,6 +97,31 @@ for (const seconds of [90, 3_600]) {
   });
 }
 
+test("100 clients of two processes cause one GET for a tag that nobody asked for before", async (t) => {
+  const { upstream, tag } = await start(t);
+  const digest = upstream.putImage("app", "1");
+  upstream.on({ method: "GET", path: /manifests/, times: 1 }, async (_request, response) => {
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const { bytes, mediaType } = upstream.repository("app").manifests.get(digest)!;
+    response.writeHead(200, { "content-type": mediaType }).end(bytes);
+  });
+  const answers = await Promise.all(Array.from({ length: 100 }, (_, index) => tag("1", index % 2 === 0 ? server : other)));
+  assert.ok(answers.every((each) => each.status === 200 && each.digest === digest && each.cache === "MISS"));
+  assert.equal(upstream.calls.length, 1);
+});
+
+test("when the first question about a tag fails, the other process asks itself, and nobody takes the trouble for absence", async (t) => {
+  const { upstream, tag } = await start(t);
+  const digest = upstream.putImage("app", "1");
+  upstream.on({ method: "GET", path: /manifests/, times: 1 }, async (_request, response) => {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    response.writeHead(401, { "www-authenticate": "Basic realm=x" }).end();
+  });
+  const answers = await Promise.all(servers.map((each) => tag("1", each)));
+  assert.deepEqual(answers.map(({ status }) => status).toSorted(), [200, 502]);
+  assert.equal((await tag("1")).digest, digest);
+});
+
 test("always-check asks each time, local-first and offline never again", async (t) => {
   const always = await start(t, { proxy_mode: "always-check" });
   always.upstream.putImage("app", "1");

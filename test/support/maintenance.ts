@@ -59,6 +59,7 @@ export const idleRebuilder: ActivityServices["rebuilder"] = {
 export const idleCache: ActivityServices["cache"] = {
   evictor: { step: () => Promise.resolve({ manifests: 0, blobs: 0, bytes: 0, finished: true }) },
   upkeep: {
+    forgetOld: () => Promise.resolve(0),
     completeFills: () => Promise.resolve({ done: 0, failed: 0 }),
     refreshHotTags: () => Promise.resolve({ done: 0, failed: 0 }),
     warmUp: () => Promise.resolve({ done: 0, failed: 0 }),

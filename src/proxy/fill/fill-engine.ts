@@ -5,7 +5,7 @@
 import { LRUCache } from "lru-cache";
 import type { BlobWriter } from "../../catalog/blob-writer.ts";
 import type { StoredBlob } from "../../catalog/registry.ts";
-import { SlipwayError } from "../../core/errors.ts";
+import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import { sleep } from "../../core/clock.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { Logger } from "../../telemetry/logger.ts";
@@ -309,7 +309,11 @@ export class FillEngine {
     } catch (error) {
       this.stats.failed += 1;
       logger.warn({ digest, error }, "a fill failed");
-      await leases.release(digest, fence, fill.failure?.code ?? "INTERNAL").catch(() => undefined);
+      // What upstream does not have leaves nothing to resume.
+      const end = isSlipwayError(error, "BLOB_UNKNOWN", "NAME_UNKNOWN")
+        ? leases.complete(digest, fence)
+        : leases.release(digest, fence, fill.failure?.code ?? "INTERNAL");
+      await end.catch(() => undefined);
     } finally {
       // A successor may have taken its place.
       if (this.#running.get(digest) === running) this.#running.delete(digest);

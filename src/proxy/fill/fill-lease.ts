@@ -109,6 +109,11 @@ export class FillLeases {
     );
   }
 
+  /** Nobody will ever have it: there is nothing to resume. */
+  async forget(digest: string): Promise<void> {
+    await this.#db.query("DELETE FROM fills WHERE digest = $1 AND (lease_until IS NULL OR lease_until < now())", [digest]);
+  }
+
   /** Fills that nobody holds, oldest first: for the workflow that completes them. */
   async listAbandoned(limit: number): Promise<FillKey[]> {
     const { rows } = await this.#db.query<{ digest: string; size: number | null; project_id: number; repository: string }>(

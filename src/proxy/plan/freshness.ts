@@ -40,6 +40,11 @@ export interface TagKnowledge {
 
 /** A process is asking upstream just now. */
 export const CHECKING = 102;
+const ABSENT = 404;
+
+export function isBeingChecked(known: TagKnowledge | null, now: number): boolean {
+  return known !== null && known.lastStatus === CHECKING && now < known.freshUntil;
+}
 
 export type TagDecision =
   /** Nothing is asked; stale while a check runs elsewhere, or when the last one failed a moment ago. */
@@ -53,7 +58,11 @@ export function decideTag(known: TagKnowledge | null, policy: TagPolicy, now: nu
   const held = known !== null && known.digest !== null;
   if (policy.mode === "offline") return held ? { kind: "serve", cache: "HIT" } : { kind: "absent", cache: "NEGATIVE" };
   if (known === null) return { kind: "check", waitMs: null };
-  if (known.digest === null) return now < known.freshUntil ? { kind: "absent", cache: "NEGATIVE" } : { kind: "check", waitMs: null };
+  if (known.digest === null) {
+    // A row without a digest may also stand for a first question that is on its way, or that failed.
+    const isAbsent = (known.lastStatus ?? ABSENT) === ABSENT && now < known.freshUntil;
+    return isAbsent ? { kind: "absent", cache: "NEGATIVE" } : { kind: "check", waitMs: null };
+  }
   switch (policy.mode) {
     case "local-first":
       return { kind: "serve", cache: "HIT" };
