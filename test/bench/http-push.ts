@@ -12,6 +12,7 @@ import { Agent, request } from "node:http";
 import { join } from "node:path";
 import { startSlipway, sharedServices } from "../support/slipway.ts";
 import { mustRun } from "../support/tools.ts";
+import { median } from "./http-load.ts";
 
 const MB = Number(process.argv[2] ?? 256);
 const ROUNDS = Number(process.argv[3] ?? 5);
@@ -114,10 +115,6 @@ async function rss(): Promise<{ now: number; peak: number }> {
   const status = await readFile(`/proc/${slipway.child.pid}/status`, "utf8");
   const kb = (name: string): number => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0) / 1024;
   return { now: kb("VmRSS"), peak: kb("VmHWM") };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] as number;
 }
 
 function generatedDigest(megabytes: number, salt: number): { digest: string; chunks: () => AsyncGenerator<Buffer> } {

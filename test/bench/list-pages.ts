@@ -3,6 +3,7 @@
  * `node test/bench/list-pages.ts [names]`, with SLIPWAY_TEST_DATABASE_URL set.
  */
 import { ADMIN, startRegistry } from "../support/registry-server.ts";
+import { median } from "./http-load.ts";
 
 const NAMES = Number(process.argv[2] ?? 100_000);
 const PAGES = 60;
@@ -10,10 +11,6 @@ const PAGE = 100;
 
 const cleanups: (() => Promise<void> | void)[] = [];
 const registry = await startRegistry({ after: (cleanup) => void cleanups.unshift(cleanup) }, { auth: "open" });
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] as number;
-}
 
 async function measure(label: string, path: (last: string) => string, lasts: readonly string[]): Promise<void> {
   const times: number[] = [];

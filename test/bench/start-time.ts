@@ -8,6 +8,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { freePort } from "../support/slipway.ts";
 import { tempDir } from "../support/temp.ts";
+import { median } from "./http-load.ts";
 
 const ROUNDS = 5;
 const LIMIT_MS = 60_000;
@@ -65,10 +66,6 @@ async function measureNode(code: string): Promise<number> {
   const begun = performance.now();
   await once(spawn(process.execPath, ["--input-type=module", "-e", code], { cwd: ROOT, stdio: "ignore" }), "exit");
   return performance.now() - begun;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }
 
 function show(name: string, value: number): void {

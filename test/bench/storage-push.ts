@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import type { BlobStore } from "../../src/storage/blob-store.ts";
 import { openBlobStore } from "../../src/storage/open-store.ts";
+import { median } from "./http-load.ts";
 
 const MIB = 1024 * 1024;
 const megabytes = Number(process.env["SLIPWAY_BENCH_MB"] ?? 256);
@@ -49,11 +50,6 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   const started = performance.now();
   await work();
   return performance.now() - started;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((left, right) => left - right);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }
 
 const folder = await mkdtemp(join(process.env["SLIPWAY_BENCH_DIR"] ?? tmpdir(), "slipway-bench-"));
