@@ -82,6 +82,41 @@ export class TaskStore {
     return result.rowCount === 1;
   }
 
+  /** As `update`, for many tasks in one statement; returns the keys of those that took the news. */
+  async updateMany(executionId: number, changes: readonly (TaskChange & { readonly key: string })[]): Promise<string[]> {
+    if (changes.length === 0) return [];
+    const { rows } = await this.#database.query<{ key: string }>(
+      `UPDATE tasks t
+          SET status = c.status, status_revision = c.revision, status_message = c.message, retry_at = c."retryAt",
+              extra_attrs = t.extra_attrs || c.attrs, applied = false, updated_at = now(),
+              run_count = t.run_count + CASE WHEN t.status_revision < c.revision THEN 1 ELSE 0 END,
+              started_at = CASE
+                WHEN t.status_revision < c.revision OR t.started_at IS NULL THEN CASE WHEN task_status_rank(c.status) >= 2 THEN now() END
+                ELSE t.started_at END,
+              ended_at = CASE WHEN task_status_rank(c.status) = 3 THEN now() END
+         FROM jsonb_to_recordset($2::jsonb)
+              AS c (key text, status text, revision bigint, message text, "retryAt" timestamptz, attrs jsonb)
+        WHERE t.execution_id = $1 AND t.key = c.key
+          AND (t.status_revision < c.revision
+               OR (t.status_revision = c.revision AND task_status_rank(t.status) < task_status_rank(c.status)))
+       RETURNING t.key`,
+      [
+        executionId,
+        JSON.stringify(
+          changes.map(({ key, status, revision, message, retryAt, extraAttrs }) => ({
+            key,
+            status,
+            revision,
+            message: clip(message ?? ""),
+            retryAt: status === "Error" ? (retryAt ?? null) : null,
+            attrs: extraAttrs ?? {},
+          })),
+        ),
+      ],
+    );
+    return rows.map((row) => row.key);
+  }
+
   /** Ends every open task, when their run itself was ended; tasks that wait for a retry are open. */
   async endOpen(executionId: number, status: "Stopped" | "Error", message: string): Promise<number> {
     const result = await this.#database.query(

@@ -55,6 +55,14 @@ export class UpstreamClient {
     return !this.#options.resolved.bases.some((base) => this.#options.quirks.has(base.origin, "rangeIgnored"));
   }
 
+  /** What was learnt about the referrers API; null before it was asked. */
+  get referrersApi(): boolean | null {
+    const { quirks, resolved } = this.#options;
+    const origin = resolved.bases[0]?.origin ?? "";
+    if (quirks.has(origin, "referrersUnsupported")) return false;
+    return quirks.has(origin, "referrersSupported") ? true : null;
+  }
+
   /** Reaches the registry and, where it asks for one, proves the credential. */
   async ping(call: CallOptions = {}): Promise<PingResult> {
     const answer = await this.#options.exchange.collect(

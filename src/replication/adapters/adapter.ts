@@ -80,6 +80,8 @@ export interface RegistryAdapter {
   headManifest(repository: string, reference: string, signal: AbortSignal): Promise<ManifestHead>;
   getManifest(repository: string, reference: string, signal: AbortSignal): Promise<Manifest>;
   listReferrers(repository: string, digest: string, signal: AbortSignal): Promise<readonly Descriptor[]>;
+  /** Whether it has the referrers API; null until it was asked. Where it has none, its referrers are tags that listing shows. */
+  readonly referrersApi: boolean | null;
   /** False where whole blobs come whatever range is asked for. */
   readonly honoursRanges: boolean;
   readBlob(repository: string, blob: BlobRequest, signal: AbortSignal): Promise<Readable>;

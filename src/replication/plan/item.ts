@@ -46,6 +46,8 @@ export interface TaskAttrs {
   readonly items: number;
   /** The target repository held nothing when the task was planned: nothing in it needs to be looked for. */
   readonly target_empty: boolean;
+  /** False when the source's listing shows no tag that holds referrers (`sha256-...`); absent when nobody looked. */
+  readonly referrer_tags?: boolean;
 }
 
 export interface TaskDraft {

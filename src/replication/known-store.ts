@@ -1,0 +1,72 @@
+/** What tags of targets are known to be, in Postgres: planning compares with it instead of asking, copying and checking write it. */
+import type { Queryable } from "../db/pool.ts";
+
+export interface KnownTag {
+  readonly digest: string;
+  readonly verifiedAt: Date;
+}
+
+export interface KnownDraft {
+  readonly repository: string;
+  readonly tag: string;
+  readonly digest: string;
+}
+
+interface KnownRow {
+  repository: string;
+  tag: string;
+  digest: string;
+  verified_at: Date;
+}
+
+export class KnownStore {
+  readonly #db: Queryable;
+
+  constructor(db: Queryable) {
+    this.#db = db;
+  }
+
+  /** By tag. */
+  async digests(registryId: number, repository: string): Promise<Map<string, KnownTag>> {
+    return (await this.digestsOf(registryId, [repository])).get(repository) ?? new Map<string, KnownTag>();
+  }
+
+  /** By repository and tag; a repository of which nothing is known is left out. */
+  async digestsOf(registryId: number, repositories: readonly string[]): Promise<Map<string, Map<string, KnownTag>>> {
+    const { rows } = await this.#db.query<KnownRow>(
+      "SELECT repository, tag, digest, verified_at FROM replication_known WHERE registry_id = $1 AND repository = ANY ($2)",
+      [registryId, repositories],
+    );
+    const found = new Map<string, Map<string, KnownTag>>();
+    for (const row of rows) {
+      const tags = found.get(row.repository) ?? new Map<string, KnownTag>();
+      found.set(row.repository, tags.set(row.tag, { digest: row.digest, verifiedAt: row.verified_at }));
+    }
+    return found;
+  }
+
+  /** These tags were seen at the target just now, or written there and verified. */
+  async record(registryId: number, drafts: readonly KnownDraft[]): Promise<void> {
+    if (drafts.length === 0) return;
+    // The last word on a tag, and each row once: a statement may not touch the same row twice.
+    const latest = new Map(drafts.map((draft) => [`${draft.repository}:${draft.tag}`, draft]));
+    const rows = [...latest.entries()]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([, { repository, tag, digest }]) => ({ repository, tag, digest }));
+    await this.#db.query(
+      `INSERT INTO replication_known (registry_id, repository, tag, digest)
+       SELECT $1, k.repository, k.tag, k.digest FROM jsonb_to_recordset($2::jsonb) AS k (repository text, tag text, digest text)
+       ON CONFLICT (registry_id, repository, tag) DO UPDATE SET digest = excluded.digest, verified_at = now()`,
+      [registryId, JSON.stringify(rows)],
+    );
+  }
+
+  async forget(registryId: number, repository: string, tags: readonly string[]): Promise<void> {
+    if (tags.length === 0) return;
+    await this.#db.query("DELETE FROM replication_known WHERE registry_id = $1 AND repository = $2 AND tag = ANY ($3)", [
+      registryId,
+      repository,
+      tags,
+    ]);
+  }
+}
