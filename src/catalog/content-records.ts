@@ -31,6 +31,8 @@ export interface CatalogEvent {
   /** Who did it, as Principal.key. */
   readonly principal: string;
   readonly origin: ContentOrigin;
+  /** The registry that a replication took it from. */
+  readonly originRegistry: number | null;
   readonly at: string;
 }
 
@@ -43,6 +45,7 @@ export interface EventFacts {
   readonly principal: Principal;
   readonly at: string;
   readonly origin?: ContentOrigin;
+  readonly originRegistry?: number;
   readonly digest?: string;
   readonly tag?: string;
   readonly mediaType?: string;
@@ -61,6 +64,7 @@ export function eventRecord(type: CatalogEvent["type"], facts: EventFacts): Outb
     size: facts.size ?? null,
     principal: facts.principal.key,
     origin: facts.origin ?? "push",
+    originRegistry: facts.originRegistry ?? null,
     at: facts.at,
   };
   return { kind: "event", key: facts.repository, payload };

@@ -1,13 +1,14 @@
 /** Deletes of tags, manifests, links and repositories: guarded rows and their records in one transaction, bytes later by collection. */
-import type { Principal } from "../auth/principal.ts";
 import type { Queryable } from "../db/pool.ts";
 import { BlobRecordStore } from "./blob-record-store.ts";
 import { type CatalogContext, announce, timestamp } from "./catalog-context.ts";
 import { eventRecord, linkRecord } from "./content-records.ts";
+import type { EventFacts } from "./content-records.ts";
 import { ManifestStore } from "./manifest-store.ts";
 import { Outbox } from "./outbox.ts";
 import { checkPreconditions } from "./preconditions.ts";
 import { cacheScopes } from "./registry.ts";
+import type { DeleteOptions } from "./registry.ts";
 import { RepositoryStore } from "./repository-store.ts";
 import { TagStore } from "./tag-store.ts";
 
@@ -20,7 +21,7 @@ export class Deleter {
     this.#repositories = new RepositoryStore(context.database);
   }
 
-  async tag(repository: string, tag: string, options: { principal: Principal; ifMatch?: string }): Promise<boolean> {
+  async tag(repository: string, tag: string, options: DeleteOptions & { readonly ifMatch?: string }): Promise<boolean> {
     const at = timestamp(this.#context);
     const removed = await this.#locked(repository, async (tx, repositoryId) => {
       const tags = new TagStore(tx);
@@ -29,7 +30,7 @@ export class Deleter {
       if (digest === undefined || !(await tags.remove(repositoryId, tag, digest))) return false;
       await new Outbox(tx).append([
         linkRecord({ op: "remove", target: "tag", repository, digest, tag, at }),
-        eventRecord("untag", { repository, digest, tag, principal: options.principal, at }),
+        eventRecord("untag", { repository, digest, tag, ...cause(options), at }),
       ]);
       return true;
     });
@@ -38,7 +39,7 @@ export class Deleter {
   }
 
   /** Its tags go with it; children of an index stay. */
-  async manifest(repository: string, digest: string, options: { principal: Principal }): Promise<boolean> {
+  async manifest(repository: string, digest: string, options: DeleteOptions): Promise<boolean> {
     const at = timestamp(this.#context);
     const removed = await this.#locked(repository, async (tx, repositoryId) => {
       const tags = await new TagStore(tx).ofManifest(repositoryId, digest);
@@ -47,8 +48,8 @@ export class Deleter {
       await new Outbox(tx).append([
         ...tags.map((tag) => linkRecord({ op: "remove", target: "tag", repository, digest, tag: tag.name, at })),
         linkRecord({ op: "remove", target: "manifest", repository, digest, at }),
-        ...tags.map((tag) => eventRecord("untag", { repository, digest, tag: tag.name, principal: options.principal, at })),
-        eventRecord("delete", { repository, digest, mediaType: manifest.mediaType, principal: options.principal, at }),
+        ...tags.map((tag) => eventRecord("untag", { repository, digest, tag: tag.name, ...cause(options), at })),
+        eventRecord("delete", { repository, digest, mediaType: manifest.mediaType, ...cause(options), at }),
       ]);
       return true;
     });
@@ -67,13 +68,16 @@ export class Deleter {
     return removed;
   }
 
-  async repository(repository: string, options: { principal: Principal }): Promise<boolean> {
+  async repository(repository: string, options: DeleteOptions): Promise<boolean> {
     const at = timestamp(this.#context);
     const removed = await this.#locked(repository, async (tx, repositoryId) => {
+      const tags = await new TagStore(tx).all(repositoryId);
       if (!(await new RepositoryStore(tx).remove(repositoryId))) return false;
       await new Outbox(tx).append([
         linkRecord({ op: "remove", target: "repository", repository, at }),
-        eventRecord("delete-repository", { repository, principal: options.principal, at }),
+        // Each with its digest: whoever follows a deletion elsewhere deletes only what was deleted here.
+        ...tags.map((tag) => eventRecord("untag", { repository, digest: tag.digest, tag: tag.name, ...cause(options), at })),
+        eventRecord("delete-repository", { repository, ...cause(options), at }),
       ]);
       return true;
     });
@@ -89,4 +93,8 @@ export class Deleter {
       return work(tx, repositoryId);
     });
   }
+}
+
+function cause({ principal, origin, originRegistry }: DeleteOptions): Pick<EventFacts, "principal" | "origin" | "originRegistry"> {
+  return { principal, ...(origin === undefined ? {} : { origin }), ...(originRegistry === undefined ? {} : { originRegistry }) };
 }

@@ -153,6 +153,7 @@ function outboxOf(push: Push, change: { created: boolean; moved: readonly string
     repository,
     principal: put.principal,
     origin: put.origin ?? "push",
+    ...(put.originRegistry === undefined ? {} : { originRegistry: put.originRegistry }),
     artifactType: parsed.artifactType,
     at: change.at,
   };

@@ -71,6 +71,8 @@ export interface ManifestPut {
   readonly ifNoneMatch?: string;
   /** How the content came here; events tell it. A client's push when absent. */
   readonly origin?: ContentOrigin;
+  /** Of a replication: the registry that it came from, to which no event policy carries it back. */
+  readonly originRegistry?: number;
   /** Layers may be absent: a sparse image. The config may not, and what is here must have the size that the manifest tells. */
   readonly sparse?: boolean;
   /** Store it though blobs are not here yet (a fill stores the manifest first). */
@@ -78,6 +80,13 @@ export interface ManifestPut {
 }
 
 export type ContentOrigin = "push" | "fill" | "replication";
+
+export interface DeleteOptions {
+  readonly principal: Principal;
+  /** As of ManifestPut. */
+  readonly origin?: ContentOrigin;
+  readonly originRegistry?: number;
+}
 
 export interface ManifestPutResult {
   readonly digest: string;
@@ -147,8 +156,8 @@ export interface RegistryWriter {
   createProject(name: string, options: { public: boolean; ownerId: number | null }): Promise<Project>;
   putManifest(put: ManifestPut, signal?: AbortSignal): Promise<ManifestPutResult>;
   /** False when it was not there. `ifMatch` is a digest or "*". */
-  deleteTag(repository: string, tag: string, options: { principal: Principal; ifMatch?: string }): Promise<boolean>;
-  deleteManifest(repository: string, digest: string, options: { principal: Principal }): Promise<boolean>;
+  deleteTag(repository: string, tag: string, options: DeleteOptions & { readonly ifMatch?: string }): Promise<boolean>;
+  deleteManifest(repository: string, digest: string, options: DeleteOptions): Promise<boolean>;
   /** Removes the repository's link; the bytes go by collection. */
   deleteBlob(repository: string, digest: string, options: { principal: Principal }): Promise<boolean>;
   /**
@@ -174,7 +183,7 @@ export interface RegistryWriter {
   /** Start and finish in one; nothing of it is left when it fails. */
   uploadBlob(upload: BlobUpload, signal?: AbortSignal): Promise<StoredBlob>;
   /** Removes a repository with everything in it; false when it was not there. */
-  deleteRepository(repository: string, options: { principal: Principal }): Promise<boolean>;
+  deleteRepository(repository: string, options: DeleteOptions): Promise<boolean>;
 }
 
 /** Told after a write took effect here; each process drops what it knows of the scopes. */

@@ -52,6 +52,11 @@ export class TagStore {
     return found.rows.map((row) => ({ name: row.name, digest: row.digest, pushedAt: row.pushed_at, pulledAt: row.pulled_at }));
   }
 
+  async all(repositoryId: number): Promise<{ name: string; digest: string }[]> {
+    const sql = "SELECT name, digest FROM tags WHERE repository_id = $1 ORDER BY name";
+    return (await this.#db.query<{ name: string; digest: string }>(sql, [repositoryId])).rows;
+  }
+
   /** Where the tags point now. Holds until the transaction ends when the repository is locked. */
   async current(repositoryId: number, names: readonly string[]): Promise<Map<string, string>> {
     const found = await this.#db.query<{ name: string; digest: string }>(

@@ -8,6 +8,7 @@ import { type MountRequest, Mounter } from "./mount.ts";
 import { ProjectStore } from "./project-store.ts";
 import type {
   BlobUpload,
+  DeleteOptions,
   ManifestPut,
   ManifestPutResult,
   Project,
@@ -51,11 +52,11 @@ export class CatalogWriter implements RegistryWriter {
     return this.#manifests.put(put, signal);
   }
 
-  deleteTag(repository: string, tag: string, options: { principal: Principal; ifMatch?: string }): Promise<boolean> {
+  deleteTag(repository: string, tag: string, options: DeleteOptions & { readonly ifMatch?: string }): Promise<boolean> {
     return this.#deleter.tag(repository, tag, options);
   }
 
-  deleteManifest(repository: string, digest: string, options: { principal: Principal }): Promise<boolean> {
+  deleteManifest(repository: string, digest: string, options: DeleteOptions): Promise<boolean> {
     return this.#deleter.manifest(repository, digest, options);
   }
 
@@ -63,7 +64,7 @@ export class CatalogWriter implements RegistryWriter {
     return this.#deleter.blob(repository, digest);
   }
 
-  deleteRepository(repository: string, options: { principal: Principal }): Promise<boolean> {
+  deleteRepository(repository: string, options: DeleteOptions): Promise<boolean> {
     return this.#deleter.repository(repository, options);
   }
 

@@ -193,7 +193,7 @@ export class CacheEvictor {
   async #remove(victims: readonly Victim[], signal: AbortSignal): Promise<void> {
     for (const { repository, digest } of victims) {
       signal.throwIfAborted();
-      await this.#writer.deleteManifest(repository, digest, { principal: EVICTOR });
+      await this.#writer.deleteManifest(repository, digest, { principal: EVICTOR, origin: "fill" });
     }
   }
 

@@ -299,7 +299,7 @@ export class ProxyManifests {
       return;
     }
     await freshness.confirm(key, { digest: null, mediaType: null, size: null, etag: null, freshMs: policy.negativeTtlMs, status: 404 });
-    if (known?.digest) await writer.deleteTag(name.repository, key.tag, { principal: FILLER });
+    if (known?.digest) await writer.deleteTag(name.repository, key.tag, { principal: FILLER, origin: "fill" });
   }
 
   async #fetch(name: ProxyName, reference: string, priority: Priority): Promise<CheckResult> {

@@ -16,6 +16,9 @@ export const workflowIds = {
   /** Of a dry run or an audit, which never stands in the way of a copy. */
   replicationSurvey: (executionId: number): string => `replication-survey/${executionId}`,
   replicationEvents: (policyId: number): string => `replication-events/${policyId}`,
+  /** Starts the run that waited for the policy's active one. */
+  replicationQueue: (policyId: number): string => `replication-queue/${policyId}`,
+  replicationReconcile: "replication-reconcile",
   executionRefresh: "execution-refresh",
 } as const;
 
@@ -27,13 +30,14 @@ export const scheduleIds = {
   cacheKeeping: "schedule/cache-keeping",
   warmUp: "schedule/cache-warm-up",
   replication: (policyId: number): string => `schedule/replication/${policyId}`,
+  replicationReconcile: "schedule/replication-reconcile",
 } as const;
 
 /** Search attributes by name; all are keywords but Failed, a count. SQL visibility has ten keyword columns in all. */
 export const searchAttributeNames = {
   policyId: "PolicyId",
-  registry: "Registry",
-  repository: "Repository",
+  sourceRegistry: "SourceRegistry",
+  targetRegistry: "TargetRegistry",
   triggerKind: "TriggerKind",
   outcome: "Outcome",
   failed: "Failed",

@@ -7,8 +7,8 @@ import { searchAttributeNames as names } from "./ids.ts";
 
 export const searchAttributeKeys = {
   policyId: defineSearchAttributeKey(names.policyId, "KEYWORD"),
-  registry: defineSearchAttributeKey(names.registry, "KEYWORD"),
-  repository: defineSearchAttributeKey(names.repository, "KEYWORD"),
+  sourceRegistry: defineSearchAttributeKey(names.sourceRegistry, "KEYWORD"),
+  targetRegistry: defineSearchAttributeKey(names.targetRegistry, "KEYWORD"),
   triggerKind: defineSearchAttributeKey(names.triggerKind, "KEYWORD"),
   outcome: defineSearchAttributeKey(names.outcome, "KEYWORD"),
   failed: defineSearchAttributeKey(names.failed, "INT"),
