@@ -62,7 +62,9 @@ export class ProxyBlobs {
     this.#refuseKnownAbsent(name, digest);
     return this.#rememberAbsence(name, digest, async () => {
       const opened = await this.#options.fills.open(await this.#request(name, digest, "interactive"), signal);
-      return "bytes" in opened ? { kind: "stored", blob: opened } : { kind: "filling", blob: opened };
+      if (!("bytes" in opened)) return { kind: "filling", blob: opened };
+      this.#options.onServed(digest);
+      return { kind: "stored", blob: opened };
     });
   }
 

@@ -2,6 +2,7 @@
  * One line for each request, and the request metrics. Both must cost next to nothing: a line is built by concatenation of parts that are
  * known to be safe or are escaped once, and counters are plain numbers in small fixed tables.
  */
+import { isSlipwayError } from "../core/errors.ts";
 import type { RootLogger } from "./logger.ts";
 import { PlainHistogram, SECONDS_BUCKETS } from "./metrics.ts";
 import type { MetricFamily } from "./metrics.ts";
@@ -36,6 +37,8 @@ export interface RequestObserver {
   onResponse(record: RequestRecord): void;
 }
 
+const MAX_CAUSES = 4;
+
 interface RouteCounters {
   readonly statuses: Map<number, number>;
   readonly seconds: PlainHistogram;
@@ -59,7 +62,10 @@ export class AccessLog implements RequestObserver {
     this.#count(record);
     if (record.error !== undefined) {
       const { error, requestId, method, path, repository, reference, status } = record;
-      this.#logger.error({ requestId, method, path, repository, reference, status, error }, "request failed");
+      const fields = { requestId, method, path, repository, reference, status, error: describeFailure(error) };
+      // What passes by itself calls nobody: an upstream or a part of ours that is away.
+      if (isSlipwayError(error) && error.retryable) this.#logger.warn(fields, "request failed");
+      else this.#logger.error(fields, "request failed");
     }
     if (this.#enabled) this.#logger.writeLine(this.#line(record));
   }
@@ -134,4 +140,13 @@ const SAFE = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
 /** JSON text of a string; plain ASCII needs no escaping. */
 function quote(text: string): string {
   return SAFE.test(text) ? `"${text}"` : JSON.stringify(text);
+}
+
+/** A known failure is told by its code and causes; where it was thrown helps only with those that nobody foresaw. */
+function describeFailure(error: unknown): unknown {
+  if (!isSlipwayError(error) || error.code === "INTERNAL") return error;
+  const causes: string[] = [];
+  for (let { cause } = error as Error; cause instanceof Error && causes.length < MAX_CAUSES; { cause } = cause) causes.push(cause.message);
+  const { code, message, detail } = error;
+  return { code, message, detail, ...(causes.length === 0 ? {} : { causes }) };
 }

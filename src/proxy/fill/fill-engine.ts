@@ -262,7 +262,22 @@ export class FillEngine {
     const owner = await this.#options.leases.findOwner(request.digest);
     if (owner?.repository === request.repository && owner.bootId !== this.#options.self.bootId) return null;
     await this.#proveRight(request, stat.size);
-    return writer.linkStored(request, request.digest, null);
+    return (await writer.linkStored(request, request.digest, null)) ?? (await this.#adoptStored(request, stat.size));
+  }
+
+  /** Bytes that no row tells of, as after a lost database: what is in its place in storage was verified before it came there. */
+  async #adoptStored(request: FillRequest, size: number): Promise<StoredBlob | null> {
+    const { store, writer } = this.#options;
+    const { digest } = request;
+    const promote = async (signal?: AbortSignal): Promise<void> => {
+      if ((await store.stat(digest, signal))?.size !== size) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
+    };
+    try {
+      return await writer.storeAndLink(request, { digest, size, promote });
+    } catch (error) {
+      if (isSlipwayError(error, "BLOB_UNKNOWN")) return null;
+      throw error;
+    }
   }
 
   async #own(request: FillRequest, fence: number): Promise<Fill> {
