@@ -260,6 +260,14 @@ export const SCHEMA = {
       doc: "Blobs that one process fetches at the same time before prefetching waits.",
     }),
   },
+  replication: {
+    max_requests_per_host: int(64, {
+      env: "SLIPWAY_REPLICATION_MAX_REQUESTS_PER_HOST",
+      min: 1,
+      max: 1024,
+      doc: "Requests that one worker has under way to one registry at once, of each kind (small ones, blobs). It begins with less, grows while that goes well, and halves when the registry answers 429 or 503. Each further worker adds its own.",
+    }),
+  },
   log: {
     level: choice(["debug", "info", "warn", "error"], "info", { env: "SLIPWAY_LOG_LEVEL", doc: "Least level that is written." }),
     access: boolean(true, { env: "SLIPWAY_ACCESS_LOG", doc: "One line for each request, at level info." }),

@@ -75,6 +75,23 @@ export class Authenticator {
     return demand ? await this.#meet(base, demand, scopes, signal) : null;
   }
 
+  /** The credential itself, unasked. */
+  present(base: URL): Authorization | null {
+    const credential = this.#credential(base.origin);
+    if (credential?.type === "bearer") return { header: `Bearer ${credential.token}`, token: null };
+    const pair = basicPair(credential);
+    if (!pair) return null;
+    this.#lockout.check(this.#lockKey(base.origin));
+    return { header: basicHeader(pair.username, pair.password), token: null };
+  }
+
+  /** Where the registry sends those who want a token, when it may see the credential; null when it demands no token. */
+  async realmOf(base: URL, challenges: readonly string[]): Promise<URL | null> {
+    const demand = this.#choose(base, challenges);
+    if (demand?.scheme !== "bearer") return null;
+    return (await this.#realm(base, demand.realm, this.#credential(base.origin) !== null)).realm;
+  }
+
   /** Answers a 401. Null when there is nothing (else) to answer with. */
   async answer(base: URL, refusal: Refusal): Promise<Authorization | null> {
     const { used, scopes, signal } = refusal;

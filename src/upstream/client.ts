@@ -1,15 +1,20 @@
 /** One registry, as the rest of Slipway sees it. */
+import { ApiCaller } from "./api.ts";
+import type { ApiCallerOptions } from "./api.ts";
 import { BlobReader } from "./blobs.ts";
 import type { BlobReaderOptions, GetBlobOptions } from "./blobs.ts";
 import type { ResolvedEndpoint } from "./endpoint.ts";
 import { ListingReader } from "./listings.ts";
-import type { ListReferrersOptions, ListTagsOptions } from "./listings.ts";
+import type { ListCatalogOptions, ListReferrersOptions, ListTagsOptions } from "./listings.ts";
 import { ManifestReader } from "./manifests.ts";
 import type { GetManifestOptions } from "./manifests.ts";
 import type {
+  ApiAnswer,
+  ApiCall,
   BlobAnswer,
   BlobHead,
   CallOptions,
+  CatalogPage,
   ManifestAnswer,
   ManifestHead,
   MountResult,
@@ -22,7 +27,7 @@ import type {
 import { BlobWriter } from "./uploads.ts";
 import type { ChunkOptions, PutManifestOptions, UploadData } from "./uploads.ts";
 
-export interface UpstreamClientOptions extends BlobReaderOptions {
+export interface UpstreamClientOptions extends BlobReaderOptions, Pick<ApiCallerOptions, "authenticator"> {
   readonly resolved: ResolvedEndpoint;
   readonly onSecret: (value: string) => void;
 }
@@ -35,6 +40,7 @@ export class UpstreamClient {
   readonly #blobs: BlobReader;
   readonly #listings: ListingReader;
   readonly #writer: BlobWriter;
+  readonly #api: ApiCaller;
 
   constructor(options: UpstreamClientOptions) {
     this.#options = options;
@@ -44,6 +50,7 @@ export class UpstreamClient {
     this.#blobs = new BlobReader(options);
     this.#listings = new ListingReader({ exchange, manifests: this.#manifests, quirks, origin });
     this.#writer = new BlobWriter(options);
+    this.#api = new ApiCaller(options);
   }
 
   get name(): string {
@@ -87,6 +94,21 @@ export class UpstreamClient {
 
   headBlob(repository: string, digest: string, call?: CallOptions): Promise<BlobHead> {
     return this.#blobs.head(repository, digest, call);
+  }
+
+  /** A call to the API of the product behind the registry, with the credential. */
+  api(call: ApiCall): Promise<ApiAnswer> {
+    return this.#api.call(call);
+  }
+
+  /** Null when the registry asks for no token. */
+  tokenOrigin(call: CallOptions = {}): Promise<string | null> {
+    return this.#api.tokenOrigin(call);
+  }
+
+  /** Repositories by name; UNSUPPORTED where the registry lists none. */
+  listCatalog(options?: ListCatalogOptions): Promise<CatalogPage> {
+    return this.#listings.catalog(options);
   }
 
   listTags(repository: string, options?: ListTagsOptions): Promise<TagPage> {

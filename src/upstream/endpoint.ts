@@ -21,7 +21,7 @@ const HUB_NAMES: ReadonlySet<string> = new Set([
   "www.docker.com",
 ]);
 
-export function parseBase(text: string): URL {
+export function parseBase(text: string, literal = false): URL {
   let url: URL;
   try {
     url = new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `https://${text}`);
@@ -34,7 +34,7 @@ export function parseBase(text: string): URL {
   if (url.username || url.password) {
     throw new SlipwayError("CONFIG_INVALID", { message: "an upstream address must not hold a user or a password" });
   }
-  if (HUB_NAMES.has(url.hostname)) return new URL("https://registry-1.docker.io");
+  if (!literal && HUB_NAMES.has(url.hostname)) return new URL("https://registry-1.docker.io");
   url.search = "";
   url.hash = "";
   url.pathname = url.pathname.replace(/\/+$/, "").replace(/\/v2$/, "");
@@ -42,10 +42,10 @@ export function parseBase(text: string): URL {
 }
 
 export function resolveEndpoint(endpoint: UpstreamEndpoint): ResolvedEndpoint {
-  const bases = endpoint.urls.slice(0, MAX_URLS).map(parseBase);
+  const bases = endpoint.urls.slice(0, MAX_URLS).map((text) => parseBase(text, endpoint.literal));
   const first = bases[0];
   if (!first) throw new SlipwayError("CONFIG_INVALID", { message: "an upstream has no address" });
-  const named = endpoint.credentialOrigins?.map((text) => parseBase(text).origin) ?? [first.origin];
+  const named = endpoint.credentialOrigins?.map((text) => parseBase(text, endpoint.literal).origin) ?? [first.origin];
   return {
     endpoint,
     bases,

@@ -29,6 +29,8 @@ export interface HostGateOptions {
   readonly metaConcurrency?: { readonly initial: number; readonly ceiling: number } | undefined;
   readonly bulkConcurrency?: { readonly initial: number; readonly ceiling: number } | undefined;
   readonly queueBound?: number | undefined;
+  /** Part of the slots that is kept for interactive calls; a quarter by default, none where there are no such calls. */
+  readonly reserve?: number | undefined;
   readonly breakerThreshold?: number | undefined;
   readonly probeIntervalMs?: number | undefined;
 }
@@ -76,8 +78,8 @@ export class HostGate {
 
   constructor(options: HostGateOptions) {
     this.#options = options;
-    const { clock, processes, queueBound } = options;
-    const bound = queueBound === undefined ? {} : { queueBound };
+    const { clock, processes, queueBound, reserve } = options;
+    const bound = { ...(queueBound === undefined ? {} : { queueBound }), ...(reserve === undefined ? {} : { reserve }) };
     this.#queues = {
       meta: new HostQueue({ clock, processes, ...bound, ...(options.metaConcurrency ?? { initial: 32, ceiling: 64 }) }),
       bulk: new HostQueue({ clock, processes, ...bound, ...(options.bulkConcurrency ?? { initial: 32, ceiling: 128 }) }),

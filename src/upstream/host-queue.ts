@@ -14,6 +14,8 @@ export interface HostQueueOptions {
   readonly ceiling: number;
   /** Calls that may wait; a more urgent one takes the place of the least urgent. */
   readonly queueBound?: number;
+  /** Part of the slots that is kept for interactive calls. */
+  readonly reserve?: number;
   /** The ceiling is shared by so many processes. */
   readonly processes?: (() => number) | undefined;
 }
@@ -112,14 +114,16 @@ export class HostQueue {
     });
   }
 
-  /** A quarter of the slots stays free for interactive calls. */
+  /** By default a quarter of the slots stays free for interactive calls. */
   #mayRun(priority: Priority): boolean {
     return this.#running < this.limit - (priority === "interactive" ? 0 : this.#reserve());
   }
 
   #reserve(): number {
     const { limit } = this;
-    return limit >= 4 ? Math.floor(limit / 4) : limit > 1 ? 1 : 0;
+    const part = this.#options.reserve ?? 0.25;
+    if (part === 0) return 0;
+    return limit >= 4 ? Math.floor(limit * part) : limit > 1 ? 1 : 0;
   }
 
   #someoneBefore(priority: Priority): boolean {

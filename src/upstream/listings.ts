@@ -5,10 +5,10 @@ import type { Exchange } from "./exchange.ts";
 import { parseNextLink } from "./link-header.ts";
 import type { ManifestReader } from "./manifests.ts";
 import { MANIFEST_TYPES, parseObject } from "./media-type.ts";
-import { blobPath, isDigest, isLegalTag, repositoryPath, scopeOf } from "./names.ts";
+import { blobPath, isDigest, isLegalTag, isRepositoryPath, repositoryPath, scopeOf } from "./names.ts";
 import type { Quirks } from "./quirks.ts";
 import type { CollectedAnswer, UpstreamRequest } from "./request.ts";
-import type { CallOptions, Descriptor, ReferrersAnswer, TagPage } from "./types.ts";
+import type { CallOptions, CatalogPage, Descriptor, ReferrersAnswer, TagPage } from "./types.ts";
 
 export interface ListingReaderOptions {
   readonly exchange: Exchange;
@@ -24,6 +24,12 @@ export interface ListTagsOptions extends CallOptions {
   readonly cursor?: string | undefined;
 }
 
+export interface ListCatalogOptions extends CallOptions {
+  readonly n?: number | undefined;
+  /** `next` of the page before; n is in it. */
+  readonly cursor?: string | undefined;
+}
+
 export interface ListReferrersOptions extends CallOptions {
   readonly artifactType?: string | undefined;
 }
@@ -33,6 +39,7 @@ const MAX_PAGE = 1000;
 const MAX_LIST_BYTES = 16 * 1024 * 1024;
 const MAX_TAG_PAGES = 10_000;
 const MAX_REFERRER_PAGES = 100;
+const CATALOG_PATH = "/v2/_catalog";
 
 const DescriptorDocument = z.object({
   mediaType: z.string().max(255),
@@ -47,6 +54,29 @@ export class ListingReader {
 
   constructor(options: ListingReaderOptions) {
     this.#options = options;
+  }
+
+  async catalog(options: ListCatalogOptions = {}): Promise<CatalogPage> {
+    const n = Math.min(MAX_PAGE, Math.max(1, options.n ?? MAX_PAGE));
+    const cursor = options.cursor === undefined ? null : checkedCursor(options.cursor, CATALOG_PATH);
+    const answer = await this.#options.exchange.collect(
+      {
+        kind: "catalog",
+        method: "GET",
+        target: { path: cursor ?? `${CATALOG_PATH}?${new URLSearchParams({ n: String(n) })}` },
+        headers: { accept: "application/json" },
+        scopes: ["registry:catalog:*"],
+        lane: "meta",
+        absent: "UNSUPPORTED",
+        call: options,
+        repeatable: true,
+      },
+      MAX_LIST_BYTES,
+    );
+    const document = answer.status === 200 ? parseObject(answer.bytes) : null;
+    const list = document?.["repositories"] ?? [];
+    if (!document || "errors" in document || !Array.isArray(list)) throw invalid(answer, "CATALOG");
+    return { repositories: list.filter(isRepositoryPath), next: nextPage(answer, { path: CATALOG_PATH, list, n }) };
   }
 
   async tags(repository: string, options: ListTagsOptions = {}): Promise<TagPage> {

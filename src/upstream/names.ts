@@ -15,11 +15,13 @@ export function isDigest(text: unknown): text is string {
   return typeof text === "string" && DIGEST.test(text);
 }
 
+export function isRepositoryPath(text: unknown): text is string {
+  if (typeof text !== "string" || text.length > 1024) return false;
+  return text.split("/").every((part) => /^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(part));
+}
+
 export function repositoryPath(repository: string): string {
-  const parts = repository.split("/");
-  if (repository.length > 1024 || parts.some((part) => !/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(part))) {
-    throw new SlipwayError("NAME_INVALID");
-  }
+  if (!isRepositoryPath(repository)) throw new SlipwayError("NAME_INVALID");
   return `/v2/${repository}`;
 }
 

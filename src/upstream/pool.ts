@@ -29,7 +29,10 @@ import { TokenCache } from "./token-cache.ts";
 import type { TokenStats } from "./token-cache.ts";
 import type { UpstreamEndpoint } from "./types.ts";
 
-type GateTuning = Pick<HostGateOptions, "metaConcurrency" | "bulkConcurrency" | "queueBound" | "breakerThreshold" | "probeIntervalMs">;
+type GateTuning = Pick<
+  HostGateOptions,
+  "metaConcurrency" | "bulkConcurrency" | "queueBound" | "reserve" | "breakerThreshold" | "probeIntervalMs"
+>;
 
 export interface UpstreamPoolOptions extends GateTuning {
   readonly clock?: Clock | undefined;
@@ -117,19 +120,20 @@ export class UpstreamPool {
     const tls: TlsSettings = { ca: endpoint.ca ?? null, insecure: endpoint.insecure ?? false };
     const counters = this.#counters;
     const clock = this.#clock;
+    const authenticator = new Authenticator({
+      resolved,
+      connections: this.#connections,
+      tokens: this.#tokens,
+      clock,
+      tls,
+      onSecret,
+      onTokenCall: (status) => counters.call(resolved.bases[0]?.host ?? "other", "token", status),
+      tokenMs: this.#options.firstByteMs,
+    });
     const exchange = new Exchange({
       resolved,
       connections: this.#connections,
-      authenticator: new Authenticator({
-        resolved,
-        connections: this.#connections,
-        tokens: this.#tokens,
-        clock,
-        tls,
-        onSecret,
-        onTokenCall: (status) => counters.call(resolved.bases[0]?.host ?? "other", "token", status),
-        tokenMs: this.#options.firstByteMs,
-      }),
+      authenticator,
       counters,
       clock,
       tls,
@@ -139,14 +143,15 @@ export class UpstreamPool {
       gateFor: (base) => this.#gate(resolved, base, tls),
     });
     const stall = this.#options.stall ?? DEFAULT_STALL_LIMITS;
-    return new UpstreamClient({ exchange, resolved, places: new RedirectMemory(), quirks: this.#quirks, counters, clock, stall, onSecret });
+    const shared = { exchange, authenticator, resolved, quirks: this.#quirks, counters, clock };
+    return new UpstreamClient({ ...shared, places: new RedirectMemory(), stall, onSecret });
   }
 
   #gate(resolved: ResolvedEndpoint, base: URL, tls: TlsSettings): HostGate {
     const key = `${base.origin}|${credentialKey(resolved.endpoint.credential)}`;
     const known = this.#gates.get(key);
     if (known) return known;
-    const { metaConcurrency, bulkConcurrency, queueBound, breakerThreshold, probeIntervalMs, processes } = this.#options;
+    const { metaConcurrency, bulkConcurrency, queueBound, reserve, breakerThreshold, probeIntervalMs, processes } = this.#options;
     const gate = new HostGate({
       key,
       host: base.host,
@@ -157,6 +162,7 @@ export class UpstreamPool {
       metaConcurrency,
       bulkConcurrency,
       queueBound,
+      reserve,
       breakerThreshold,
       probeIntervalMs,
     });

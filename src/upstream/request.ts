@@ -23,6 +23,11 @@ export interface UpstreamRequest {
   /** Counts against the announced pull budget. */
   readonly counted?: boolean | undefined;
   readonly firstByteMs?: number | undefined;
+  /**
+   * How it proves who asks: by answering what the registry demands (the default), with the credential from the first call on (APIs that
+   * show less to strangers instead of refusing them), or not at all.
+   */
+  readonly proof?: "challenge" | "credential" | "none" | undefined;
   /** Whether sending it twice does no harm. */
   readonly repeatable: boolean;
 }

@@ -92,8 +92,10 @@ export class Trip {
 
   async #sendAuthorized(): Promise<WireAnswer> {
     const { authenticator } = this.#options;
-    const { scopes, call, body } = this.#request;
-    this.#authorization = await authenticator.prepare(this.#base, scopes, call.signal);
+    const { scopes, call, body, proof = "challenge" } = this.#request;
+    if (proof === "none") return await this.#send();
+    this.#authorization =
+      proof === "credential" ? authenticator.present(this.#base) : await authenticator.prepare(this.#base, scopes, call.signal);
     const answer = await this.#send(this.#authorization?.header);
     if (answer.status !== 401) {
       if (answer.status < 400) authenticator.accepted(this.#base);
@@ -101,6 +103,10 @@ export class Trip {
     }
     const challenges = all(answer.headers["www-authenticate"]);
     const used = this.#authorization;
+    if (proof === "credential") {
+      if (used) authenticator.refused(this.#base, used);
+      return answer;
+    }
     const renewed = await authenticator
       .answer(this.#base, { challenges, scopes, used, signal: call.signal })
       .catch(async (error: unknown) => {

@@ -19,6 +19,8 @@ export interface UpstreamEndpoint {
   readonly insecure?: boolean;
   /** The addresses come from an operator: any address that is not denied may be reached. */
   readonly trust: "operator";
+  /** The hosts are meant as written, also names of Docker Hub where no registry answers: for an API. */
+  readonly literal?: boolean;
   /** Origins that may see the credential; by default that of the first URL alone. */
   readonly credentialOrigins?: readonly string[];
   /** Token services that the operator allows although the general rule would not. */
@@ -46,6 +48,8 @@ export type CallKind =
   | "referrers"
   | "mount"
   | "upload"
+  | "catalog"
+  | "api"
   | "token"
   | "probe";
 
@@ -101,6 +105,33 @@ export interface BlobAnswer {
   readonly isPart: boolean;
   readonly contentType: string | null;
   readonly body: Readable;
+}
+
+/** A call to the API that a product has beside the registry protocol. */
+export interface ApiCall extends CallOptions {
+  readonly method: "GET" | "POST" | "PUT" | "DELETE";
+  /** Below the address of the endpoint, with its query. */
+  readonly path: string;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** Statuses that the caller wants to see itself; any other from 400 on is thrown. */
+  readonly pass?: readonly number[] | undefined;
+  /** Goes without a credential. */
+  readonly anonymous?: boolean | undefined;
+}
+
+export interface ApiAnswer {
+  readonly status: number;
+  /** Null when the body is no JSON. */
+  readonly json: unknown;
+  /** Target of the Link header's next, as the product wrote it. */
+  readonly next: string | null;
+  header(name: string): string | undefined;
+}
+
+export interface CatalogPage {
+  readonly repositories: readonly string[];
+  readonly next: string | null;
 }
 
 export interface BlobHead {
