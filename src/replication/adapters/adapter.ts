@@ -43,6 +43,8 @@ export interface Artifact {
   readonly artifactType: string | null;
   readonly pushedAt: Date | null;
   readonly labels: readonly string[] | null;
+  /** Of a signature or the like: the digest of what it belongs to, where listing tells it. */
+  readonly subject?: string | null;
 }
 
 export interface ArtifactPage {

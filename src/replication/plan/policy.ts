@@ -15,14 +15,17 @@ export type PolicyTrigger =
 
 export const filterTypes = ["name", "tag", "label", "resource", "platform", "media_type", "artifact_type", "max_age", "newest"] as const;
 export type FilterType = (typeof filterTypes)[number];
+export const filterKinds = ["glob", "regex", "semver"] as const;
+export type FilterKind = (typeof filterKinds)[number];
 
 export interface PolicyFilter {
   readonly type: FilterType;
-  /** How a text value is read; patterns are globs unless it says otherwise. */
-  readonly kind: "glob" | "regex" | "semver";
+  /** How a text value is read; patterns are globs unless it says otherwise. Of "newest": by version where it is semver, else by time. */
+  readonly kind: FilterKind;
   /** Text for patterns, a list for labels and platforms, a number for max_age (seconds) and newest (count). */
   readonly value: string | readonly string[] | number;
-  readonly decoration: "matches" | "excludes";
+  /** Empty, as clients may leave it, means matches. */
+  readonly decoration: "" | "matches" | "excludes";
 }
 
 export interface Destination {
@@ -30,6 +33,9 @@ export interface Destination {
   readonly registryId: number;
   readonly namespace: string;
   readonly replaceCount: number;
+  /** What the destination itself says; null: as the policy says, which is in the two fields above. */
+  readonly ownNamespace: string | null;
+  readonly ownReplaceCount: number | null;
 }
 
 export interface Policy {
@@ -43,6 +49,8 @@ export interface Policy {
   readonly destNamespace: string;
   readonly destNamespaceReplaceCount: number;
   readonly trigger: PolicyTrigger | null;
+  /** Kept while the trigger is another one. */
+  readonly timezone: string;
   readonly filters: readonly PolicyFilter[];
   readonly deletion: boolean;
   readonly override: boolean;
