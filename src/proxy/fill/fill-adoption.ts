@@ -1,6 +1,7 @@
 /** A verified file becomes a blob, with a link for each repository whose right to it was proved. */
 import type { BlobWriter } from "../../catalog/blob-writer.ts";
-import { SlipwayError } from "../../core/errors.ts";
+import type { StoredBlob } from "../../catalog/registry.ts";
+import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { Logger } from "../../telemetry/logger.ts";
 
@@ -10,11 +11,12 @@ interface Adopted {
   readonly path: string;
 }
 
+/** The number of targets that were looked at. */
 export async function adoptFor(
   targets: ReadonlyMap<string, { projectId: number; repository: string }>,
   { digest, size, path }: Adopted,
   { writer, store, logger }: { writer: BlobWriter; store: BlobStore; logger: Logger },
-): Promise<void> {
+): Promise<number> {
   let isMoved = false;
   // The file can be moved once; a second round, after a repository went away in between, finds the blob in its place.
   const promote = async (signal?: AbortSignal): Promise<void> => {
@@ -23,9 +25,11 @@ export async function adoptFor(
     isMoved = true;
   };
   let linked = 0;
+  let seen = 0;
   let failure: unknown = new SlipwayError("INTERNAL");
   // Targets that come while this runs are seen by the iteration.
   for (const target of targets.values()) {
+    seen += 1;
     try {
       await writer.storeAndLink(target, { digest, size, promote });
       linked += 1;
@@ -35,4 +39,22 @@ export async function adoptFor(
     }
   }
   if (linked === 0) throw failure;
+  return seen;
+}
+
+/** Bytes that no row tells of, as after a lost database: what is in its place in storage was verified before it came there. Null when they are gone. */
+export async function adoptStored(
+  target: { projectId: number; repository: string },
+  { digest, size }: Omit<Adopted, "path">,
+  { writer, store }: { writer: BlobWriter; store: BlobStore },
+): Promise<StoredBlob | null> {
+  const promote = async (signal?: AbortSignal): Promise<void> => {
+    if ((await store.stat(digest, signal))?.size !== size) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
+  };
+  try {
+    return await writer.storeAndLink(target, { digest, size, promote });
+  } catch (error) {
+    if (isSlipwayError(error, "BLOB_UNKNOWN")) return null;
+    throw error;
+  }
 }

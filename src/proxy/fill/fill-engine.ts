@@ -13,7 +13,7 @@ import type { UpstreamClient } from "../../upstream/client.ts";
 import type { Priority } from "../../upstream/types.ts";
 import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
-import { adoptFor } from "./fill-adoption.ts";
+import { adoptFor, adoptStored } from "./fill-adoption.ts";
 import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
 import { fetcherOf } from "./fill-source.ts";
@@ -69,6 +69,8 @@ interface Shared<Source extends Growing> {
 
 interface Running extends Shared<Fill> {
   readonly fence: number;
+  /** Of the targets, in their order, how many adoption looked at. */
+  adopted: number;
 }
 
 const OWNER_POLL_MS = 200;
@@ -262,22 +264,10 @@ export class FillEngine {
     const owner = await this.#options.leases.findOwner(request.digest);
     if (owner?.repository === request.repository && owner.bootId !== this.#options.self.bootId) return null;
     await this.#proveRight(request, stat.size);
-    return (await writer.linkStored(request, request.digest, null)) ?? (await this.#adoptStored(request, stat.size));
-  }
-
-  /** Bytes that no row tells of, as after a lost database: what is in its place in storage was verified before it came there. */
-  async #adoptStored(request: FillRequest, size: number): Promise<StoredBlob | null> {
-    const { store, writer } = this.#options;
-    const { digest } = request;
-    const promote = async (signal?: AbortSignal): Promise<void> => {
-      if ((await store.stat(digest, signal))?.size !== size) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
-    };
-    try {
-      return await writer.storeAndLink(request, { digest, size, promote });
-    } catch (error) {
-      if (isSlipwayError(error, "BLOB_UNKNOWN")) return null;
-      throw error;
-    }
+    return (
+      (await writer.linkStored(request, request.digest, null)) ??
+      (await adoptStored(request, { digest: request.digest, size: stat.size }, this.#options))
+    );
   }
 
   async #own(request: FillRequest, fence: number): Promise<Fill> {
@@ -285,6 +275,7 @@ export class FillEngine {
     const { digest, size, client } = request;
     await remote.handOver(digest);
     const targets = new Map([[request.repository, { projectId: request.projectId, repository: request.repository }]]);
+    const running: Omit<Running, "source"> = { fence, targets, adopted: 0 };
     const fill = new Fill({
       digest,
       size,
@@ -294,7 +285,7 @@ export class FillEngine {
       fetch: fetcherOf(request),
       mayFetchParts: () => client.honoursRanges,
       adopt: async (path, found) => {
-        await adoptFor(targets, { digest, size: found, path }, this.#options);
+        running.adopted = await adoptFor(targets, { digest, size: found, path }, this.#options);
         this.#options.onStored(digest, found);
       },
       onBytes: (count) => {
@@ -306,9 +297,9 @@ export class FillEngine {
       },
     });
     this.stats.started += 1;
-    const running = { source: fill, fence, targets };
-    this.#running.set(digest, running);
-    void this.#settle(running);
+    const entry = Object.assign(running, { source: fill });
+    this.#running.set(digest, entry);
+    void this.#settle(entry);
     return fill;
   }
 
@@ -318,6 +309,10 @@ export class FillEngine {
     const { digest } = fill;
     try {
       await fill.finished;
+      // Who came between adoption and now; from now on whoever comes links by itself.
+      for (const late of [...running.targets.values()].slice(running.adopted)) {
+        await this.#options.writer.linkStored(late, digest, null).catch(() => undefined);
+      }
       this.stats.completed += 1;
       this.stats.secondsSum += (performance.now() - fill.startedAt) / 1000;
       await leases.complete(digest, fence).catch(() => undefined);
