@@ -34,7 +34,9 @@ export const answerHarborError: ErrorRequestHandler = (thrown, _request, respons
 
 function describe(error: SlipwayError, response: Response): object {
   if (error.status >= 500) {
-    return { code: "UNKNOWN", message: "internal server error", detail: { requestId: response.locals["requestId"] } };
+    // Reads go on without the workflow service, so callers should know that it is what is away.
+    const message = error.code === "TEMPORAL_UNAVAILABLE" ? error.message : "internal server error";
+    return { code: "UNKNOWN", message, detail: { requestId: response.locals["requestId"] } };
   }
   return { code: SAME.has(error.code) ? error.code : (CODES[error.status] ?? "BAD_REQUEST"), message: error.message };
 }

@@ -233,7 +233,7 @@ export interface ExecutionRow {
   ended_at: Date | null;
 }
 
-function toExecution(row: ExecutionRow): Execution {
+export function toExecution(row: ExecutionRow): Execution {
   return {
     id: row.id,
     vendor: row.vendor,

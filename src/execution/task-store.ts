@@ -146,7 +146,7 @@ export class TaskStore {
   }
 }
 
-interface TaskRow {
+export interface TaskRow {
   id: number;
   execution_id: number;
   key: string;
@@ -162,7 +162,7 @@ interface TaskRow {
   ended_at: Date | null;
 }
 
-function toTask(row: TaskRow): Task {
+export function toTask(row: TaskRow): Task {
   return {
     id: row.id,
     executionId: row.execution_id,

@@ -108,7 +108,7 @@ export class RunStore {
   }
 }
 
-interface RunRow {
+export interface RunRow {
   execution_id: number;
   policy_id: number;
   kind: RunKind;
@@ -123,7 +123,7 @@ interface RunRow {
   bytes_skipped: number;
 }
 
-function toRun(row: RunRow): Run {
+export function toRun(row: RunRow): Run {
   return {
     executionId: row.execution_id,
     policyId: row.policy_id,
