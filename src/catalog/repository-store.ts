@@ -102,6 +102,23 @@ export class RepositoryStore {
     return { names, next: found.rows.length > limit ? (names.at(-1) ?? null) : null };
   }
 
+  /** As listNames, of these names or of these projects only. */
+  async listAmong(
+    among: { readonly names: readonly string[] | null; readonly projects: readonly string[] | null },
+    limit: number,
+    last: string | null,
+  ): Promise<RepositoryPage> {
+    const found = await this.#db.query<{ name: string }>(
+      `SELECT r.name FROM repositories r
+        WHERE r.name > $1 AND ($2::text[] IS NULL OR r.name = ANY ($2))
+          AND ($3::text[] IS NULL OR r.project_id IN (SELECT id FROM projects WHERE name = ANY ($3)))
+        ORDER BY r.name LIMIT $4`,
+      [last ?? "", among.names, among.projects, limit + 1],
+    );
+    const names = found.rows.slice(0, limit).map((row) => row.name);
+    return { names, next: found.rows.length > limit ? (names.at(-1) ?? null) : null };
+  }
+
   async list(options: RepositoryListOptions): Promise<{ items: Repository[]; total: number }> {
     const values = [options.projectId ?? null, options.q === undefined ? null : containsPattern(options.q)];
     const filter = "($1::bigint IS NULL OR project_id = $1) AND ($2::text IS NULL OR name LIKE $2)";

@@ -123,4 +123,6 @@ export interface RegistryAdapter {
 export interface AdapterFactory {
   /** The adapter of a registry row, or of the local registry (id 0). NOT_FOUND when there is none. Asked anew for each batch: credentials change. */
   open(registryId: number, signal: AbortSignal): Promise<RegistryAdapter>;
+  /** The same as a target: what is written says where it came from, so that events of the local registry carry nothing back. */
+  openTarget(target: { readonly registryId: number; readonly sourceRegistryId: number }, signal: AbortSignal): Promise<RegistryAdapter>;
 }
