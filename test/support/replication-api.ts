@@ -13,9 +13,10 @@ import type { Kv } from "../../src/kv/kv.ts";
 import { ItemStore } from "../../src/replication/item-store.ts";
 import { RunProgress } from "../../src/replication/run-progress.ts";
 import { RunStore } from "../../src/replication/run-store.ts";
+import type { Run } from "../../src/replication/run-store.ts";
 import { RunView } from "../../src/replication/run-view.ts";
-import { RunWatch } from "../../src/replication/run-watch.ts";
-import type { RunWatchLimits } from "../../src/replication/run-watch.ts";
+import { RunFeed } from "../../src/replication/run-feed.ts";
+import type { RunFeedLimits } from "../../src/replication/run-feed.ts";
 import { addUser, startApi, testAuth } from "./auth.ts";
 import type { TestApi, TestAuth } from "./auth.ts";
 import { testDatabase } from "./services.ts";
@@ -38,7 +39,7 @@ export interface ReplicationApi {
   readonly runStore: RunStore;
   readonly items: ItemStore;
   readonly logs: LogStore;
-  readonly watch: RunWatch;
+  readonly feed: RunFeed;
   readonly state: { draining: boolean };
 }
 
@@ -49,24 +50,28 @@ export class RecordedRuns implements RunsControl {
   away = false;
   readonly #executions: ExecutionStore;
   readonly #runs: RunStore;
+  readonly #database: Database;
 
-  constructor(executions: ExecutionStore, runs: RunStore) {
-    this.#executions = executions;
-    this.#runs = runs;
+  constructor(database: Database) {
+    this.#executions = new ExecutionStore(database);
+    this.#runs = new RunStore(database);
+    this.#database = database;
   }
 
-  async start(request: StartRequest): Promise<{ executionId: number }> {
+  async start({ retryOf = null, ...request }: StartRequest & { retryOf?: number | null }): Promise<{ executionId: number }> {
     this.calls.push(["start", request]);
-    const { policyId, trigger, kind, force, retryOf, operator } = request;
+    const { policyId, trigger, kind, force, operator } = request;
+    const { rows } = await this.#database.query<{ enabled: boolean }>("SELECT enabled FROM replication_policies WHERE id = $1", [policyId]);
+    if (!rows[0]) throw new SlipwayError("NOT_FOUND", { message: `replication policy ${policyId} not found` });
+    if (!rows[0].enabled) throw new SlipwayError("PRECONDITION_FAILED", { message: `the policy ${policyId} is disabled` });
     const { id } = await this.#executions.create({ vendor: vendors.replication, vendorId: policyId, trigger, extraAttrs: { operator } });
     await this.#runs.create({ executionId: id, policyId, kind, force, retryOf });
-    if (this.away) throw new SlipwayError("TEMPORAL_UNAVAILABLE", { detail: { executionId: id }, retryAfterSeconds: 5 });
+    if (this.away) throw new SlipwayError("TEMPORAL_UNAVAILABLE", { detail: { execution_id: id }, retryAfterSeconds: 5 });
     return { executionId: id };
   }
 
-  async retry(executionId: number, operator: string): Promise<{ executionId: number }> {
-    const run = await this.#runs.find(executionId);
-    if (!run) throw new SlipwayError("NOT_FOUND");
+  async retry(executionId: number, { operator }: { operator: string }): Promise<{ executionId: number }> {
+    const run = await this.#find(executionId);
     return await this.start({
       policyId: run.policyId,
       trigger: "manual",
@@ -77,22 +82,32 @@ export class RecordedRuns implements RunsControl {
     });
   }
 
-  async stop(executionId: number): Promise<void> {
-    this.calls.push(["stop", executionId]);
-    await this.#executions.end(executionId, "Stopped", "");
+  async stop(executionId: number, by: string): Promise<void> {
+    await this.#find(executionId);
+    this.calls.push(["stop", executionId, by]);
+    await this.#executions.end(executionId, "Stopped", `stopped by ${by}`);
   }
 
   async pause(executionId: number): Promise<void> {
+    await this.#find(executionId);
     this.calls.push(["pause", executionId]);
   }
 
   async resume(executionId: number): Promise<void> {
+    await this.#find(executionId);
     this.calls.push(["resume", executionId]);
   }
 
   async setSpeed(executionId: number, speedKb: number | null): Promise<void> {
+    await this.#find(executionId);
     this.calls.push(["speed", executionId, speedKb]);
     await this.#runs.setSpeed(executionId, speedKb);
+  }
+
+  async #find(executionId: number): Promise<Run> {
+    const run = await this.#runs.find(executionId);
+    if (!run) throw new SlipwayError("NOT_FOUND", { message: `replication execution ${executionId} not found` });
+    return run;
   }
 
   workflowUrl({ workflowId, runId }: { workflowId: string | null; runId: string | null }): string | null {
@@ -100,7 +115,7 @@ export class RecordedRuns implements RunsControl {
   }
 }
 
-export async function startReplicationApi(t: Cleanable, limits: Partial<RunWatchLimits> = {}): Promise<ReplicationApi> {
+export async function startReplicationApi(t: Cleanable, limits: Partial<RunFeedLimits> = {}): Promise<ReplicationApi> {
   const { database } = await testDatabase(t);
   const parts = testAuth(t, { database, bus: await testBus(t) });
   await addUser(parts, "root", { sysadmin: true });
@@ -109,35 +124,26 @@ export async function startReplicationApi(t: Cleanable, limits: Partial<RunWatch
   t.after(() => kv.close());
   const executions = new ExecutionStore(database);
   const runStore = new RunStore(database);
-  const runs = new RecordedRuns(executions, runStore);
+  const runs = new RecordedRuns(database);
   const view = new RunView(database);
-  const watch = new RunWatch({ view, kv, clock: systemClock }, limits);
-  t.after(() => watch.close());
+  const feed = new RunFeed({ view, kv, clock: systemClock }, limits);
+  t.after(() => feed.close());
   const items = new ItemStore(database);
   const logs = new LogStore(database);
   const state = { draining: false };
   const services: ReplicationServices = {
     auth: parts.auth,
     clock: systemClock,
-    policies: {
-      find: async (id) => {
-        const { rows } = await database.query<{ id: number; enabled: boolean }>(
-          "SELECT id, enabled FROM replication_policies WHERE id = $1",
-          [id],
-        );
-        return rows[0] ?? null;
-      },
-    },
     runs,
     view,
     progress: new RunProgress(),
-    watch,
+    feed,
     items,
     logs,
     isDraining: () => state.draining,
   };
   const api = await startApi(t, parts, { routers: [createExecutionsRouter(services)] });
-  return { api, parts, database, kv, runs, executions, tasks: new TaskStore(database), runStore, items, logs, watch, state };
+  return { api, parts, database, kv, runs, executions, tasks: new TaskStore(database), runStore, items, logs, feed, state };
 }
 
 /** A policy that copies from a registry to the local one. */

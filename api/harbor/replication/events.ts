@@ -28,7 +28,7 @@ export function addEvents(router: Router, services: ReplicationServices): void {
       return;
     }
     // Before anything is sent: too many watchers are a plain 429.
-    const stop = services.watch.watch(id, (found) => {
+    const stop = services.feed.watch(id, (found) => {
       // While the database is away the stream waits with it.
       if ("detail" in found) stream.show(found.detail);
     });

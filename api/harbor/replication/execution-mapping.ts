@@ -107,11 +107,13 @@ function harborFields(execution: Execution): Record<string, unknown> {
 }
 
 function furtherFields({ execution, run }: RunSummary, { workflowUrl }: ExecutionExtras): Record<string, unknown> {
-  const operator = execution.extraAttrs["operator"];
+  const { operator, active_execution: active } = execution.extraAttrs;
   return {
     state: execution.status,
     kind: run?.kind ?? "copy",
     ...omitEmpty({
+      // The run that stood in the way of a skipped one.
+      active_execution: typeof active === "number" ? active : 0,
       operator: typeof operator === "string" ? operator : "",
       queued: run?.queued ?? false,
       retry_of: run?.retryOf ?? 0,

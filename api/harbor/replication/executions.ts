@@ -9,7 +9,7 @@ import { readBody, readId, readQueryText } from "../conventions.ts";
 import { parseSort, readPage, setListHeaders } from "../list-params.ts";
 import { describeDetail, describeExecution, statusesOf, triggersOf } from "./execution-mapping.ts";
 import { addEvents } from "./events.ts";
-import { executionNotFound, extrasOf, requireExecution, requireOpen } from "./found.ts";
+import { executionNotFound, extrasOf } from "./found.ts";
 import type { ReplicationServices } from "./services.ts";
 import { addTasks } from "./tasks.ts";
 
@@ -61,30 +61,20 @@ function addStart(router: Router, services: ReplicationServices): void {
     if (request.body === undefined) throw new SlipwayError("UNPROCESSABLE", { message: "execution in body is required" });
     const body = readBody(request, startBody);
     if (body.dry_run && body.audit) throw new SlipwayError("BAD_REQUEST", { message: "a run is either a dry run or an audit" });
-    const policyId = body.policy_id ?? 0;
-    const policy = policyId > 0 ? await services.policies.find(policyId) : null;
-    if (!policy) throw new SlipwayError("NOT_FOUND", { message: `replication policy ${policyId} not found` });
-    if (!policy.enabled) throw new SlipwayError("PRECONDITION_FAILED", { message: `the policy ${policyId} is disabled` });
     const kind: RunKind = body.dry_run ? "dry-run" : body.audit ? "audit" : "copy";
     const started = services.runs.start({
-      policyId,
+      policyId: body.policy_id ?? 0,
       kind,
       force: body.force ?? false,
       // As the scheduler of older Harbors asks.
       trigger: readQueryText(request, "trigger") === "scheduled" ? "scheduled" : "manual",
-      retryOf: null,
       operator: caller.name,
     });
     await answerStarted(request, response, started);
   });
   router.post(`${EXECUTION}/retry`, async (request, response) => {
     const caller = await requireSystemRight(services, request, "replication:create");
-    const id = readId(request, "id");
-    const found = await requireExecution(services, id);
-    if (found.execution.endedAt === null) {
-      throw new SlipwayError("PRECONDITION_FAILED", { message: `the execution ${id} has not ended: only ended ones are tried again` });
-    }
-    await answerStarted(request, response, services.runs.retry(id, caller.name));
+    await answerStarted(request, response, services.runs.retry(readId(request, "id"), { operator: caller.name }));
   });
 }
 
@@ -101,6 +91,7 @@ async function answerStarted(request: Request, response: Response, started: Prom
     locate(kept);
     throw new SlipwayError("TEMPORAL_UNAVAILABLE", {
       message: `the workflow service is not available: execution ${kept} is kept and starts when it is back`,
+      detail: { execution_id: kept },
       retryAfterSeconds: (error as SlipwayError).retryAfterSeconds ?? RETRY_AFTER_SECONDS,
       cause: error,
     });
@@ -110,7 +101,7 @@ async function answerStarted(request: Request, response: Response, started: Prom
 const RETRY_AFTER_SECONDS = 5;
 
 function keptExecution(detail: unknown): number | null {
-  const id = typeof detail === "object" && detail !== null && "executionId" in detail ? detail.executionId : null;
+  const id = typeof detail === "object" && detail !== null && "execution_id" in detail ? detail.execution_id : null;
   return typeof id === "number" ? id : null;
 }
 
@@ -123,12 +114,10 @@ function addOne(router: Router, services: ReplicationServices): void {
     response.json(describeDetail(detail, services.progress.of(detail), extrasOf(services, detail)));
   });
   router.put(EXECUTION, async (request, response) => {
-    await requireSystemRight(services, request, "replication:create");
+    const caller = await requireSystemRight(services, request, "replication:create");
     const id = readId(request, "id");
-    const { execution } = await requireExecution(services, id);
-    // Stopping what has ended is no error in Harbor.
-    if (execution.endedAt === null) await services.runs.stop(id);
-    services.watch.announce(id);
+    await services.runs.stop(id, caller.name);
+    services.feed.announce(id);
     response.status(200).end();
   });
 }
@@ -137,18 +126,18 @@ function addSteering(router: Router, services: ReplicationServices): void {
   for (const action of ["pause", "resume"] as const) {
     router.post(`${EXECUTION}/${action}`, async (request, response) => {
       await requireSystemRight(services, request, "replication:create");
-      const id = await requireOpen(services, request);
+      const id = readId(request, "id");
       await services.runs[action](id);
-      services.watch.announce(id);
+      services.feed.announce(id);
       response.status(200).end();
     });
   }
   router.patch(EXECUTION, async (request, response) => {
     await requireSystemRight(services, request, "replication:create");
+    const id = readId(request, "id");
     const { speed } = readBody(request, changeBody);
-    const id = await requireOpen(services, request);
     await services.runs.setSpeed(id, speed === null ? null : Math.max(0, speed));
-    services.watch.announce(id);
+    services.feed.announce(id);
     response.status(200).end();
   });
 }

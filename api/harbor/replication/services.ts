@@ -6,7 +6,7 @@ import type { ItemStore } from "../../../src/replication/item-store.ts";
 import type { RunKind } from "../../../src/replication/plan/run.ts";
 import type { RunProgress } from "../../../src/replication/run-progress.ts";
 import type { RunView } from "../../../src/replication/run-view.ts";
-import type { RunWatch } from "../../../src/replication/run-watch.ts";
+import type { RunFeed } from "../../../src/replication/run-feed.ts";
 import type { HarborServices } from "../services.ts";
 
 export interface StartRequest {
@@ -14,33 +14,35 @@ export interface StartRequest {
   readonly trigger: ExecutionTrigger;
   readonly kind: RunKind;
   readonly force: boolean;
-  readonly retryOf: number | null;
-  /** Name of who asked. */
+  /** Name of who asks. */
   readonly operator: string;
 }
 
+interface Started {
+  readonly executionId: number;
+}
+
 /**
- * Runs as the API drives them. While the workflow service is away, `start` and `retry` throw TEMPORAL_UNAVAILABLE with the id of the kept
- * execution as `detail.executionId`. The others throw NOT_FOUND for an unknown execution and PRECONDITION_FAILED where the state forbids it.
+ * Runs as the API drives them. All throw NOT_FOUND for what does not exist and PRECONDITION_FAILED where the state forbids it. While the workflow
+ * service is away, `start` and `retry` throw TEMPORAL_UNAVAILABLE with the id of the kept execution as `detail.execution_id`.
  */
 export interface RunsControl {
-  start(request: StartRequest): Promise<{ readonly executionId: number }>;
-  retry(executionId: number, operator: string): Promise<{ readonly executionId: number }>;
-  stop(executionId: number): Promise<unknown>;
-  pause(executionId: number): Promise<unknown>;
-  resume(executionId: number): Promise<unknown>;
+  start(request: StartRequest): Promise<Started>;
+  retry(executionId: number, by: { readonly operator: string }): Promise<Started>;
+  stop(executionId: number, by: string): Promise<void>;
+  pause(executionId: number): Promise<void>;
+  resume(executionId: number): Promise<void>;
   /** Kilobits a second; 0 is unlimited, null as the policy says. */
-  setSpeed(executionId: number, speedKb: number | null): Promise<unknown>;
+  setSpeed(executionId: number, speedKb: number | null): Promise<void>;
   /** Null when there is nothing to be seen. */
   workflowUrl(execution: Execution): string | null;
 }
 
 export interface ReplicationServices extends Pick<HarborServices, "auth" | "clock"> {
-  readonly policies: { find(id: number): Promise<{ readonly id: number; readonly enabled: boolean } | null> };
   readonly runs: RunsControl;
   readonly view: RunView;
   readonly progress: RunProgress;
-  readonly watch: RunWatch;
+  readonly feed: RunFeed;
   readonly items: Pick<ItemStore, "page">;
   readonly logs: Pick<LogStore, "read">;
   /** True when the process is about to end, so that watchers go elsewhere. */

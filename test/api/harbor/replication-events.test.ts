@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { basic } from "../../support/auth.ts";
 import { addPolicy, EXECUTIONS, startReplicationApi } from "../../support/replication-api.ts";
 import type { ReplicationApi } from "../../support/replication-api.ts";
-import { RUN_CHANNEL } from "../../../src/replication/run-watch.ts";
+import { RUN_CHANNEL } from "../../../src/replication/run-feed.ts";
 
 interface Event {
   readonly id: string;
@@ -71,7 +71,7 @@ async function running(started: ReplicationApi): Promise<number> {
   return id;
 }
 
-async function metric({ watch: watching }: ReplicationApi, name: string): Promise<number> {
+async function metric({ feed: watching }: ReplicationApi, name: string): Promise<number> {
   return watching.families().find((family) => family.name === name)?.samples?.[0]?.value ?? Number.NaN;
 }
 
@@ -84,12 +84,12 @@ test("events of a run", async (t) => {
     const first = await stream.next();
     assert.deepEqual([first?.event, first?.data.id, first?.data.state], ["progress", id, "Running"]);
     await started.runStore.addFigures(id, { bytesTotal: 100, bytesCopied: 40 });
-    started.watch.announce(id);
+    started.feed.announce(id);
     const second = await stream.next();
     assert.equal(second?.data.progress.bytes_copied, 40);
     assert.notEqual(second?.id, first?.id);
     await started.executions.end(id, "Stopped", "stopped by root");
-    started.watch.announce(id);
+    started.feed.announce(id);
     const third = await stream.next();
     assert.deepEqual([third?.data.status, third?.data.status_text], ["Stopped", "stopped by root"]);
     const last = await stream.next();
@@ -105,10 +105,10 @@ test("events of a run", async (t) => {
     const again = await watch(started, id, first?.id ?? "");
     await started.kv.publish(RUN_CHANNEL, String(id));
     await started.runStore.addFigures(id, { bytesCopied: 7 });
-    started.watch.announce(id);
+    started.feed.announce(id);
     assert.equal((await again.next())?.data.progress.bytes_copied, 7, "what the client knows is not sent again");
     await started.executions.end(id, "Stopped", "");
-    started.watch.announce(id);
+    started.feed.announce(id);
     const final = await again.next();
     assert.equal((await again.next())?.event, "end");
     const known = await started.api.request("GET", `${EXECUTIONS}/${id}/events`, {
@@ -126,7 +126,7 @@ test("events of a run", async (t) => {
     for (const stream of streams) await stream.next();
     const before = await metric(started, "slipway_replication_watch_reads_total");
     await started.runStore.addFigures(id, { bytesCopied: 1 });
-    started.watch.announce(id);
+    started.feed.announce(id);
     for (const stream of streams) assert.equal((await stream.next())?.data.progress.bytes_copied, 1);
     // One for the message, and one after it because something moved.
     assert.ok((await metric(started, "slipway_replication_watch_reads_total")) - before <= 2);
@@ -146,7 +146,7 @@ test("events of a run", async (t) => {
     const stream = await watch(started, id);
     await stream.next();
     await started.database.query("DELETE FROM executions WHERE id = $1", [id]);
-    started.watch.announce(id);
+    started.feed.announce(id);
     assert.equal(await stream.next(), null);
     const other = await watch(started, await running(started));
     await other.next();

@@ -13,13 +13,13 @@ export const RUN_CHANNEL = "replication-runs";
 
 export type RunListener = (found: { readonly detail: RunDetail | null } | { readonly error: unknown }) => void;
 
-export interface RunWatchParts {
+export interface RunFeedParts {
   readonly view: Pick<RunView, "find">;
   readonly kv: Pick<Kv, "publish" | "subscribe">;
   readonly clock: Clock;
 }
 
-export interface RunWatchLimits {
+export interface RunFeedLimits {
   readonly maxWatchers: number;
   /** Least time between two readings of one run. */
   readonly minMs: number;
@@ -27,7 +27,7 @@ export interface RunWatchLimits {
   readonly idleMs: number;
 }
 
-export const DEFAULT_RUN_WATCH_LIMITS: RunWatchLimits = { maxWatchers: 200, minMs: 1_000, idleMs: 2_000 };
+export const DEFAULT_RUN_FEED_LIMITS: RunFeedLimits = { maxWatchers: 200, minMs: 1_000, idleMs: 2_000 };
 
 const RETRY_AFTER_SECONDS = 10;
 
@@ -45,18 +45,18 @@ interface Poller {
   seen: string;
 }
 
-export class RunWatch {
-  readonly #parts: RunWatchParts;
-  readonly #limits: RunWatchLimits;
+export class RunFeed {
+  readonly #parts: RunFeedParts;
+  readonly #limits: RunFeedLimits;
   readonly #pollers = new Map<number, Poller>();
   #subscription: Promise<Subscription> | null = null;
   #watchers = 0;
   #refused = 0;
   #readings = 0;
 
-  constructor(parts: RunWatchParts, limits: Partial<RunWatchLimits> = {}) {
+  constructor(parts: RunFeedParts, limits: Partial<RunFeedLimits> = {}) {
     this.#parts = parts;
-    this.#limits = { ...DEFAULT_RUN_WATCH_LIMITS, ...limits };
+    this.#limits = { ...DEFAULT_RUN_FEED_LIMITS, ...limits };
   }
 
   /** Tells every process that something about the run changed; a lost message costs a moment. */
