@@ -125,6 +125,7 @@ function createCacheMount({ app, addresses }: Surface): Mount {
     addresses,
     view: app.cacheView,
     registries: app.proxy.registries,
+    projects: app.catalog.projects,
     probe: app.registryProbe,
     pool: app.upstreamPool,
     clock: app.clock,

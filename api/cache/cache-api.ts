@@ -6,6 +6,7 @@ import { createCacheRouter } from "./cache.ts";
 import { answerCacheError } from "./errors.ts";
 import { createLoginRouter } from "./login.ts";
 import type { CacheApiServices } from "./services.ts";
+import { createUpstreamChangesRouter } from "./upstream-changes.ts";
 import { createUpstreamsRouter } from "./upstreams.ts";
 
 /** Further parts come as routers that are mounted behind the same conventions. */
@@ -21,5 +22,5 @@ export function createCacheApiRouter(services: CacheApiServices, further: readon
 }
 
 export function cacheParts(services: CacheApiServices): Router[] {
-  return [createCacheRouter(services), createUpstreamsRouter(services)];
+  return [createCacheRouter(services), createUpstreamsRouter(services), createUpstreamChangesRouter(services)];
 }

@@ -1,9 +1,9 @@
-/** /upstreams: reading them and asking how they are. Changes are made by /api/v2.0/registries or in the configuration file. */
+/** /upstreams: reading them and asking how they are. */
 import { Router } from "express";
 import type { Request } from "express";
 import { SlipwayError } from "../../src/core/errors.ts";
 import { describeReason } from "../../src/proxy/registry-probe.ts";
-import type { Registry } from "../../src/proxy/registry-store.ts";
+import type { Registry, Route } from "../../src/proxy/registry-store.ts";
 import { endpointOf } from "../../src/proxy/upstreams.ts";
 import { parseBase } from "../../src/upstream/endpoint.ts";
 import { requireSystemRight } from "../harbor/access.ts";
@@ -26,16 +26,8 @@ export function createUpstreamsRouter(services: CacheApiServices): Router {
     response.json(describeUpstream(await requireUpstream(services, request)));
   });
   router.get("/upstreams/:upstream/routes", async (request, response) => {
-    const { id, routes, createdAt } = await requireUpstream(services, request);
-    response.json(
-      routes.map(({ pattern, priority }, index) => ({
-        id: index,
-        upstream_id: id,
-        pattern,
-        priority,
-        created_at: createdAt.toISOString(),
-      })),
-    );
+    const registry = await requireUpstream(services, request);
+    response.json(registry.routes.map((route, index) => describeRoute(registry, route, index)));
   });
   router.get("/upstreams/:upstream/health", async (request, response) => {
     response.json(await check(services, await requireUpstream(services, request)));
@@ -46,9 +38,13 @@ export function createUpstreamsRouter(services: CacheApiServices): Router {
   return router;
 }
 
-/** By name; by id when there is no upstream of that name. */
 async function requireUpstream(services: CacheApiServices, request: Request): Promise<Registry> {
   await requireSystemRight(services, request, "registry:read");
+  return findUpstream(services, request);
+}
+
+/** By name; by id when there is no upstream of that name. */
+export async function findUpstream(services: Pick<CacheApiServices, "registries">, request: Request): Promise<Registry> {
   const text = String(request.params["upstream"] ?? "");
   const byName = await services.registries.findByName(text);
   const found = byName ?? (/^[1-9]\d{0,14}$/.test(text) ? await services.registries.find(Number(text)) : null);
@@ -56,7 +52,7 @@ async function requireUpstream(services: CacheApiServices, request: Request): Pr
   return found;
 }
 
-function describeUpstream(registry: Registry): object {
+export function describeUpstream(registry: Registry): object {
   return {
     id: registry.id,
     name: registry.name,
@@ -80,6 +76,10 @@ function describeUpstream(registry: Registry): object {
     created_at: registry.createdAt.toISOString(),
     updated_at: registry.updatedAt.toISOString(),
   };
+}
+
+export function describeRoute({ id, createdAt }: Registry, route: Route, index: number): object {
+  return { id: index, upstream_id: id, ...route, created_at: createdAt.toISOString() };
 }
 
 async function check({ probe, registries, clock }: CacheApiServices, registry: Registry): Promise<object> {
