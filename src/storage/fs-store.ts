@@ -32,12 +32,16 @@ import { streamSpan } from "./fs-read.ts";
 import { FsSession, openClaimed } from "./fs-session.ts";
 import { FsWriter } from "./fs-writer.ts";
 import { blobKey, objectKey, objectPrefix, requirePage, sessionKey } from "./object-keys.ts";
+import { Permits } from "./permits.ts";
 
 /** Staged files this old belong to nobody who lives. */
 const STAGING_MAX_AGE_MS = 24 * 3_600_000;
 const SWEEP_PAGE = 1000;
 /** A disk that hangs (a dead NFS server) must not hang the health check. */
 const CHECK_MS = 5_000;
+/** Files that are made durable at once: each sync holds a thread of the pool through which all other files are read and written. */
+const MOVES = 2;
+const MOVE_WAIT_MS = 10 * 60_000;
 
 export class FsBlobStore implements BlobStore {
   readonly driver = "fs";
@@ -46,6 +50,7 @@ export class FsBlobStore implements BlobStore {
   readonly #staging: string;
   /** Folders of blobs known to exist: at most one for each of 2 algorithms x 256 shards. */
   readonly #shards = new Set<string>();
+  readonly #moves = new Permits(MOVES, MOVE_WAIT_MS);
 
   private constructor(root: string) {
     this.#root = root;
@@ -203,8 +208,13 @@ export class FsBlobStore implements BlobStore {
     await withFsErrors(async () => {
       const { size } = await stat(path);
       if (size !== commit.size) throw new SlipwayError("SIZE_INVALID", { detail: { expected: commit.size, found: size } });
-      await this.#ensureShard(target);
-      await moveDurably(this.#staging, path, target);
+      const release = await this.#moves.acquire(signal);
+      try {
+        await this.#ensureShard(target);
+        await moveDurably(this.#staging, path, target);
+      } finally {
+        release();
+      }
     });
   }
 

@@ -4,16 +4,13 @@
  */
 import type { Readable } from "node:stream";
 import { SlipwayError } from "../../core/errors.ts";
+import { releasePiece, takePiece } from "./piece-memory.ts";
 
-const BATCH_BYTES = 256 * 1024;
 /** Smaller ones may be parts of memory that others use too. */
 const OWN_MEMORY_BYTES = 16 * 1024;
-/** Buffers that are kept for the next bodies. */
-const MAX_SPARE = 32;
-const spare: Buffer[] = [];
 
 /**
- * Pieces are valid until the next one is asked for. What is there is given at once, however little it is. The body's chunks must come from a
+ * Pieces are valid until the next one is asked for, or as long as somebody holds them (piece-memory.ts). What is there is given at once, however little it is. The body's chunks must come from a
  * socket and have no other reader: their memory is freed as soon as they were copied.
  */
 export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
@@ -27,8 +24,8 @@ export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
 
 class Gathering {
   readonly #body: Readable;
-  #filling = take();
-  #lent = take();
+  #filling = takePiece();
+  #lent: Buffer | null = null;
   #length = 0;
   /** What did not fit; the body is paused as long as there is any. */
   #rest: Buffer[] = [];
@@ -49,6 +46,8 @@ class Gathering {
 
   async next(): Promise<Uint8Array | null> {
     this.#free();
+    if (this.#lent) releasePiece(this.#lent);
+    this.#lent = null;
     while (this.#length === 0) {
       if (this.#error) throw this.#error;
       if (this.#isOver) return null;
@@ -56,8 +55,9 @@ class Gathering {
         this.#wake = resolve;
       });
     }
-    const piece = this.#filling.subarray(0, this.#length);
-    [this.#filling, this.#lent] = [this.#lent, this.#filling];
+    this.#lent = this.#filling;
+    const piece = this.#lent.subarray(0, this.#length);
+    this.#filling = takePiece();
     this.#length = 0;
     const rest = this.#rest;
     this.#rest = [];
@@ -69,7 +69,8 @@ class Gathering {
   close(): void {
     this.#body.off("data", this.#onData);
     this.#body.on("error", () => undefined).destroy();
-    for (const buffer of [this.#filling, this.#lent]) if (spare.length < MAX_SPARE) spare.push(buffer);
+    releasePiece(this.#filling);
+    if (this.#lent) releasePiece(this.#lent);
   }
 
   readonly #onData = (chunk: Buffer): void => {
@@ -106,8 +107,4 @@ class Gathering {
 function ownsMemory(chunk: Buffer): chunk is Buffer<ArrayBuffer> {
   const { buffer, byteOffset, byteLength } = chunk;
   return buffer instanceof ArrayBuffer && buffer.byteLength >= OWN_MEMORY_BYTES && byteOffset + byteLength === buffer.byteLength;
-}
-
-function take(): Buffer {
-  return spare.pop() ?? Buffer.allocUnsafeSlow(BATCH_BYTES);
 }

@@ -6,6 +6,7 @@ import { isSlipwayError, SlipwayError, toSlipwayError } from "../../core/errors.
 import { planRanges } from "../plan/segments.ts";
 import type { Segment } from "../plan/segments.ts";
 import { PrefixHash } from "./prefix-hash.ts";
+import { RecentPieces } from "./recent-pieces.ts";
 import { StagingFile } from "./staging-file.ts";
 import { Wakeups } from "./wakeups.ts";
 
@@ -68,6 +69,7 @@ export class Fill {
   readonly #input: FillInput;
   readonly #stop = new AbortController();
   readonly #wakeups = new Wakeups();
+  readonly #recent = new RecentPieces();
   #file: StagingFile | null = null;
   #state: FillState = "running";
   #error: SlipwayError | null = null;
@@ -143,6 +145,11 @@ export class Fill {
     return this.#file?.segments.contiguousFrom(0) ?? 0;
   }
 
+  /** Bytes from the position on that are still in memory, for readers who may see them; to be released. */
+  takeRecent(position: number): Uint8Array | null {
+    return this.#recent.take(position);
+  }
+
   /** Resolves at the next progress, the end or the failure. */
   change(signal?: AbortSignal): Promise<void> {
     return this.#state === "running" ? this.#wakeups.next(signal) : Promise.resolve();
@@ -196,6 +203,7 @@ export class Fill {
       if (found === this.digest && hash.position === this.#size) return hash.position;
       this.#input.onMismatch(found);
       await file.reset();
+      this.#recent.clear();
       hash.reset();
       this.#wakeups.now();
     }
@@ -262,8 +270,12 @@ export class Fill {
     for await (const chunk of fetched.body) {
       stop.throwIfAborted();
       const wanted = end === null ? chunk : chunk.subarray(0, Math.max(0, end - position));
-      await file.write(position, wanted);
-      hash.add(position, wanted);
+      const writing = file.write(position, wanted);
+      // Hashed while it is written: these are two cores' work.
+      const isHashed = hash.addAhead(position, wanted);
+      await writing;
+      if (!isHashed) hash.add(position);
+      this.#recent.add(position, wanted);
       position += wanted.length;
       this.#input.onBytes(wanted.length);
       this.#wakeups.soon(wanted.length);
@@ -284,6 +296,7 @@ export class Fill {
 
   #end(state: FillState): void {
     this.#state = state;
+    this.#recent.clear();
     this.#wakeups.close();
   }
 }

@@ -5,11 +5,11 @@
  */
 import { createHash } from "node:crypto";
 import type { Hash } from "node:crypto";
-import { open } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
 import { SlipwayError } from "../../core/errors.ts";
 import { isErrno } from "../../storage/fs-errors.ts";
+import { PositionedFile } from "../../storage/fs-io.ts";
 import type { Growing } from "./growing.ts";
+import { releasePiece } from "./piece-memory.ts";
 
 /** Where buffers for reading come from; each is given back when its bytes were taken. */
 export interface BlockSource {
@@ -38,7 +38,7 @@ export class GrowingReader {
   readonly #start: number;
   readonly #end: number;
   readonly #blocks: BlockSource;
-  #file: FileHandle | null = null;
+  #file: PositionedFile | null = null;
   #epoch = "";
   #position: number;
 
@@ -59,7 +59,9 @@ export class GrowingReader {
       if (growing.path !== null && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing, signal);
       const available = Math.min(growing.visibleEnd(this.#position), this.#end) - this.#position;
       if (available > 0 && this.#file !== null && this.#epoch === growing.epoch) {
-        yield* this.#chunk(this.#file, available);
+        const recent = growing.takeRecent?.(this.#position) ?? null;
+        if (recent === null) yield* this.#chunk(this.#file, available);
+        else yield* this.#piece(recent, available);
         continue;
       }
       if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
@@ -87,7 +89,7 @@ export class GrowingReader {
     const hash = createHash(algorithm);
     const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
     for (let position = this.#start; position < this.#position && this.#file !== null;) {
-      const { bytesRead } = await this.#file.read(buffer, 0, Math.min(buffer.length, this.#position - position), position);
+      const bytesRead = await this.#file.read(buffer, { length: Math.min(buffer.length, this.#position - position), position });
       if (bytesRead === 0) throw mixed();
       hash.update(buffer.subarray(0, bytesRead));
       position += bytesRead;
@@ -101,10 +103,20 @@ export class GrowingReader {
     await file?.close();
   }
 
-  async *#chunk(file: FileHandle, available: number): AsyncGenerator<Uint8Array> {
+  *#piece(recent: Uint8Array, available: number): Generator<Uint8Array> {
+    const bytes = recent.subarray(0, available);
+    this.#position += bytes.length;
+    try {
+      yield bytes;
+    } finally {
+      releasePiece(recent);
+    }
+  }
+
+  async *#chunk(file: PositionedFile, available: number): AsyncGenerator<Uint8Array> {
     const block = this.#blocks.take(available);
     try {
-      const { bytesRead } = await file.read(block.buffer, 0, Math.min(block.buffer.length, available), this.#position);
+      const bytesRead = await file.read(block.buffer, { length: Math.min(block.buffer.length, available), position: this.#position });
       if (bytesRead === 0) throw new SlipwayError("STORAGE_UNAVAILABLE", { message: "the staged blob is shorter than it should be" });
       this.#position += bytesRead;
       yield block.buffer.subarray(0, bytesRead);
@@ -116,7 +128,7 @@ export class GrowingReader {
   async #attach(growing: Growing, signal?: AbortSignal): Promise<void> {
     const { path, epoch } = growing;
     if (path === null) return;
-    const file = await open(path, "r").catch((error: unknown) => {
+    const file = await PositionedFile.open(path, "r").catch((error: unknown) => {
       if (isErrno(error, "ENOENT")) return null;
       throw error;
     });
@@ -142,7 +154,7 @@ export class GrowingReader {
   }
 
   async #compare(
-    { before, after, growing, epoch }: { before: FileHandle; after: FileHandle; growing: Growing; epoch: string },
+    { before, after, growing, epoch }: { before: PositionedFile; after: PositionedFile; growing: Growing; epoch: string },
     signal?: AbortSignal,
   ): Promise<void> {
     const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
@@ -154,18 +166,18 @@ export class GrowingReader {
         await growing.change(signal);
         continue;
       }
-      const { bytesRead } = await after.read(buffer, 0, Math.min(buffer.length, available), position);
+      const bytesRead = await after.read(buffer, { length: Math.min(buffer.length, available), position });
       if (bytesRead === 0 || !(await isSame(before, buffer.subarray(0, bytesRead), position))) throw mixed();
       position += bytesRead;
     }
   }
 }
 
-async function isSame(file: FileHandle, expected: Uint8Array, position: number): Promise<boolean> {
+async function isSame(file: PositionedFile, expected: Uint8Array, position: number): Promise<boolean> {
   const buffer = Buffer.allocUnsafe(expected.length);
   let done = 0;
   while (done < expected.length) {
-    const { bytesRead } = await file.read(buffer, done, expected.length - done, position + done);
+    const bytesRead = await file.read(buffer.subarray(done), { length: expected.length - done, position: position + done });
     if (bytesRead === 0) return false;
     done += bytesRead;
   }

@@ -3,7 +3,8 @@ import { sleep } from "../../core/clock.ts";
 import { SlipwayError } from "../../core/errors.ts";
 import { SegmentMap } from "../plan/segments.ts";
 import type { FillState } from "./fill.ts";
-import { dataPath, readProgress } from "./staging-file.ts";
+import { dataPath } from "./staging-file.ts";
+import { readProgress } from "./staging-progress.ts";
 
 export interface Growing {
   readonly state: FillState;
@@ -17,6 +18,8 @@ export interface Growing {
   readonly isAnswered: boolean;
   readonly prefixEnd: number;
   visibleEnd(position: number): number;
+  /** Bytes that were just written, where the owner is in this process; to be given back with `releasePiece`. */
+  takeRecent?(position: number): Uint8Array | null;
   change(signal?: AbortSignal): Promise<void>;
 }
 

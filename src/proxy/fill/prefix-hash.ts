@@ -25,16 +25,17 @@ export class PrefixHash {
     return this.#position;
   }
 
-  /** Called with each chunk once it is in the file. */
-  add(position: number, chunk: Uint8Array): void {
-    if (this.#catchingUp !== null) return;
-    if (position !== this.#position) {
-      // Behind, after a resumption for example: the gap is read back while the rest is on its way.
-      if (this.#file.segments.contiguousFrom(this.#position) > position) this.catchUpBehind();
-      return;
-    }
+  /** A chunk on its way into the file; false when it does not continue what is hashed. */
+  addAhead(position: number, chunk: Uint8Array): boolean {
+    if (this.#catchingUp !== null || position !== this.#position) return false;
     this.#hash.update(chunk);
     this.#position += chunk.length;
+    return true;
+  }
+
+  /** Such a chunk is in the file. When what is hashed lies behind it, after a resumption for example, the gap is read back while the rest is on its way. */
+  add(position: number): void {
+    if (this.#catchingUp === null && this.#file.segments.contiguousFrom(this.#position) > position) this.catchUpBehind();
   }
 
   /** Hashes up to the end of what is contiguous. Concurrent callers share one pass. */

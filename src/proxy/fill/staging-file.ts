@@ -6,46 +6,17 @@
  */
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
-import { join } from "node:path";
-import { z } from "zod";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { fsError } from "../../storage/fs-errors.ts";
+import { PositionedFile } from "../../storage/fs-io.ts";
 import { SegmentMap } from "../plan/segments.ts";
+import { nameOf, ProgressFile, progressPath, readProgress } from "./staging-progress.ts";
+import type { StagedProgress } from "./staging-progress.ts";
 
 const PROGRESS_EVERY_MS = 50;
 
-const Progress = z.object({
-  size: z.number().int().nonnegative().nullable(),
-  fence: z.number().int(),
-  epoch: z.string().regex(/^[0-9a-f]{16}$/),
-  /** Upstream has begun to send: errors of the first request are over. */
-  answered: z.boolean(),
-  /** The whole has the right digest. */
-  verified: z.boolean(),
-  segments: z.array(z.object({ start: z.number().int().nonnegative(), end: z.number().int().nonnegative() })),
-});
-export type StagedProgress = z.infer<typeof Progress>;
-
-function nameOf(folder: string, digest: string): string {
-  return join(folder, digest.replace(":", "-"));
-}
-
-export function progressPath(folder: string, digest: string): string {
-  return `${nameOf(folder, digest)}.json`;
-}
-
 export function dataPath(folder: string, digest: string, epoch: string): string {
   return `${nameOf(folder, digest)}.${epoch}.part`;
-}
-
-export async function readProgress(folder: string, digest: string): Promise<StagedProgress | null> {
-  try {
-    return Progress.parse(JSON.parse(await readFile(progressPath(folder, digest), "utf8")));
-  } catch {
-    // Absent, or cut by a crash in the middle of its first write: begin anew.
-    return null;
-  }
 }
 
 export interface StagingOptions {
@@ -56,7 +27,7 @@ export interface StagingOptions {
 }
 
 interface Opened {
-  readonly file: FileHandle;
+  readonly file: PositionedFile;
   readonly epoch: string;
   readonly segments: SegmentMap;
   readonly size: number | null;
@@ -64,7 +35,8 @@ interface Opened {
 
 export class StagingFile {
   readonly #options: StagingOptions;
-  #file: FileHandle;
+  readonly #progress: ProgressFile;
+  #file: PositionedFile;
   #epoch: string;
   #segments: SegmentMap;
   #size: number | null;
@@ -74,9 +46,11 @@ export class StagingFile {
   #saving: Promise<void> | null = null;
   #isDirty = true;
   #savedAt = Number.NEGATIVE_INFINITY;
+  #isClosed = false;
 
   private constructor(options: StagingOptions, opened: Opened) {
     this.#options = options;
+    this.#progress = new ProgressFile(options.folder, options.digest);
     this.#file = opened.file;
     this.#epoch = opened.epoch;
     this.#segments = opened.segments;
@@ -137,11 +111,7 @@ export class StagingFile {
 
   async write(position: number, chunk: Uint8Array): Promise<void> {
     try {
-      let written = 0;
-      while (written < chunk.length) {
-        const { bytesWritten } = await this.#file.write(chunk, written, chunk.length - written, position + written);
-        written += bytesWritten;
-      }
+      await this.#file.write(chunk, position);
     } catch (error) {
       throw fsError(error);
     }
@@ -150,15 +120,14 @@ export class StagingFile {
     if (performance.now() - this.#savedAt > PROGRESS_EVERY_MS && this.#saving === null) this.#saveBehind();
   }
 
-  async read(buffer: Buffer, length: number, position: number): Promise<number> {
-    const { bytesRead } = await this.#file.read(buffer, 0, length, position);
-    return bytesRead;
+  read(buffer: Buffer, length: number, position: number): Promise<number> {
+    return this.#file.read(buffer, { length, position });
   }
 
   /** One at a time; what changed meanwhile is in the next. */
   save(): Promise<void> {
     if (this.#saving) return this.#saving;
-    if (!this.#isDirty) return Promise.resolve();
+    if (!this.#isDirty || this.#isClosed) return Promise.resolve();
     this.#saving = this.#write().finally(() => {
       this.#saving = null;
     });
@@ -185,13 +154,12 @@ export class StagingFile {
   async close(): Promise<void> {
     await this.#saving?.catch(() => undefined);
     await this.save().catch(() => undefined);
-    await this.#file.close();
+    await this.#closeFiles();
   }
 
   /** Closes what became a blob: there is no progress to tell any more. */
   async finish(): Promise<void> {
-    await this.#saving?.catch(() => undefined);
-    await this.#file.close();
+    await this.#closeFiles();
     await this.removeProgress();
   }
 
@@ -204,6 +172,13 @@ export class StagingFile {
     await rm(progressPath(this.#options.folder, this.#options.digest), { force: true });
   }
 
+  async #closeFiles(): Promise<void> {
+    this.#isClosed = true;
+    await this.#saving?.catch(() => undefined);
+    await this.#progress.close();
+    await this.#file.close();
+  }
+
   /** Followers see it later when it fails; the fill itself does not depend on it. */
   #saveBehind(): void {
     this.#isDirty = true;
@@ -212,25 +187,17 @@ export class StagingFile {
   }
 
   async #write(): Promise<void> {
-    const { folder, digest, fence } = this.#options;
     this.#isDirty = false;
     this.#savedAt = performance.now();
     const progress: StagedProgress = {
       size: this.#size,
-      fence,
+      fence: this.#options.fence,
       epoch: this.#epoch,
       answered: this.isAnswered,
       verified: this.#isVerified,
       segments: this.isSuspect && !this.#isVerified ? [] : [...this.#segments.list()],
     };
-    const draft = `${progressPath(folder, digest)}.${this.#epoch}.${fence}.tmp`;
-    try {
-      await writeFile(draft, JSON.stringify(progress), { mode: 0o600 });
-      await rename(draft, progressPath(folder, digest));
-    } catch (error) {
-      await rm(draft, { force: true });
-      throw error;
-    }
+    await this.#progress.write(progress);
   }
 }
 
@@ -243,16 +210,16 @@ async function reopen(options: StagingOptions): Promise<Opened | null> {
     await rm(path, { force: true });
     return null;
   }
-  const file = await open(path, constants.O_RDWR).catch(() => null);
+  const file = await PositionedFile.open(path, constants.O_RDWR).catch(() => null);
   if (file === null) return null;
-  const { size: length } = await file.stat();
+  const length = await file.size();
   const segments = new SegmentMap(left.segments.filter((segment) => segment.end <= length));
   return { file, epoch: left.epoch, segments, size: left.size };
 }
 
 async function begin({ folder, digest, size }: StagingOptions): Promise<Opened> {
   const epoch = randomBytes(8).toString("hex");
-  const file = await open(dataPath(folder, digest, epoch), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  const file = await PositionedFile.open(dataPath(folder, digest, epoch), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   return { file, epoch, segments: new SegmentMap(), size };
 }
 

@@ -1,0 +1,62 @@
+/**
+ * A file that is read and written at positions, by callbacks: the calls of a FileHandle cost several times as much each, which shows where every byte of a blob
+ * goes through them. Like a FileHandle, it is closed only when no call is under way: the number of a closed file belongs to the next one that is opened.
+ */
+import { read, write } from "node:fs";
+import { open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+
+export class PositionedFile {
+  readonly #handle: FileHandle;
+  #calls = 0;
+  #isClosed = false;
+  #onIdle: (() => void) | null = null;
+
+  private constructor(handle: FileHandle) {
+    this.#handle = handle;
+  }
+
+  static async open(path: string, flags: string | number, mode?: number): Promise<PositionedFile> {
+    return new PositionedFile(await open(path, flags, mode));
+  }
+
+  async size(): Promise<number> {
+    return (await this.#handle.stat()).size;
+  }
+
+  /** Fewer than asked for at the end of the file. */
+  read(buffer: Buffer, span: { readonly length: number; readonly position: number }): Promise<number> {
+    return this.#call((fd, done) => read(fd, buffer, 0, span.length, span.position, done));
+  }
+
+  /** All of it. */
+  async write(bytes: Uint8Array, position: number): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      done += await this.#call((fd, called) => write(fd, bytes, done, bytes.length - done, position + done, called));
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    if (this.#calls > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+      });
+    }
+    await this.#handle.close();
+  }
+
+  #call(start: (fd: number, done: (error: Error | null, count: number) => void) => void): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (this.#isClosed) throw new Error("the file is closed");
+      this.#calls += 1;
+      start(this.#handle.fd, (error, count) => {
+        this.#calls -= 1;
+        if (this.#calls === 0) this.#onIdle?.();
+        if (error) reject(error);
+        else resolve(count);
+      });
+    });
+  }
+}
