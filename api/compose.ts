@@ -15,6 +15,8 @@ import { createHarborRouter } from "./harbor/harbor.ts";
 import { reachableUrl } from "./internal/address.ts";
 import { createInternalFills } from "./internal/fills.ts";
 import { createRegistriesRouter, createRegistryDirectory } from "./harbor/registries.ts";
+import { createAdaptersRouter } from "./harbor/replication/adapters.ts";
+import { createPoliciesRouter } from "./harbor/replication/policies.ts";
 import { createOpsRouter } from "./ops/ops.ts";
 import { startServer } from "./server.ts";
 import type { RunningServer, ServerOptions } from "./server.ts";
@@ -115,7 +117,12 @@ function createHarborMount({ app, addresses, version }: Surface): Mount {
     storageProvider: app.store.driver === "fs" ? "filesystem" : "s3",
     health: () => harborHealth(app),
   };
-  const handler = createHarborRouter(services, [createRegistriesRouter({ ...services, store, probe: app.registryProbe })]);
+  const { policies, schedules, logger } = app;
+  const handler = createHarborRouter(services, [
+    createRegistriesRouter({ ...services, store, probe: app.registryProbe }),
+    createAdaptersRouter(services),
+    createPoliciesRouter({ ...services, policies, registries: store, schedules, logger }),
+  ]);
   return { path: "/api", operation: "api", handler };
 }
 

@@ -43,7 +43,9 @@ import { Metrics } from "./telemetry/metrics.ts";
 import { addAppMetrics } from "./telemetry/app-metrics.ts";
 import { StorageMetrics } from "./telemetry/storage-metrics.ts";
 import { registerSecret } from "./telemetry/redact.ts";
+import { PolicyStore } from "./replication/policy-store.ts";
 import type { TemporalConnection } from "./temporal/connection.ts";
+import type { ReplicationSchedules, ReplicationSchedulesOptions } from "./temporal/replication-schedules.ts";
 import { KvHostState } from "./upstream/shared-host-state.ts";
 import { UpstreamPool } from "./upstream/pool.ts";
 
@@ -83,6 +85,9 @@ export interface App {
   readonly cacheView: CacheView;
   readonly evictor: CacheEvictor;
   readonly temporal: TemporalConnection | null;
+  readonly policies: PolicyStore;
+  /** Null without a workflow service. */
+  readonly schedules: ReplicationSchedules | null;
   readonly admin: AdminOutcome;
   /** Closed in reverse order with everything else. */
   readonly closer: Closer;
@@ -124,6 +129,8 @@ async function build(input: BuildInput): Promise<App> {
   await catalog.outbox.advance();
   await catalog.ensureLibrary();
   await syncConfigured(input, { ...state, ...content });
+  const temporal = await openTemporal(config, endpoints, closer);
+  const policies = new PolicyStore(state.database);
   const app: App = {
     config,
     ...parts,
@@ -131,7 +138,9 @@ async function build(input: BuildInput): Promise<App> {
     ...state,
     ...content,
     ...upstream,
-    temporal: await openTemporal(config, endpoints, closer),
+    temporal,
+    policies,
+    schedules: temporal && (await openSchedules({ temporal, policies, logger: parts.logger })),
     admin,
     closer,
     close: async () => {
@@ -141,6 +150,7 @@ async function build(input: BuildInput): Promise<App> {
   addHealthChecks(app);
   addAppMetrics(app.metrics, app);
   addPullThroughMetrics(app);
+  app.metrics.addSource(() => app.schedules?.families() ?? []);
   return app;
 }
 
@@ -297,6 +307,12 @@ async function openTemporal(config: Config, endpoints: Endpoints, closer: Closer
   const temporal = new TemporalConnection({ address: endpoints.temporalAddress, namespace: config.settings.temporal.namespace });
   closer.add("temporal", () => temporal.close());
   return temporal;
+}
+
+/** Imported when needed, with the client that it is made of. */
+async function openSchedules(options: ReplicationSchedulesOptions): Promise<ReplicationSchedules> {
+  const { ReplicationSchedules } = await import("./temporal/replication-schedules.ts");
+  return new ReplicationSchedules(options);
 }
 
 function addHealthChecks(app: App): void {

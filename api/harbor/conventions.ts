@@ -57,5 +57,10 @@ export function omitEmpty(fields: Readonly<Record<string, Json>>, always: readon
     else if (Array.isArray(value) && value.length === 0) result[name] = null;
     else if (value !== undefined && value !== null && value !== "" && value !== 0 && value !== false) result[name] = value;
   }
-  return result;
+  return inOrder(result);
+}
+
+/** Keys by name, as generated servers write them. */
+export function inOrder<Value>(fields: Readonly<Record<string, Value>>): Record<string, Value> {
+  return Object.fromEntries(Object.entries(fields).toSorted(([one], [other]) => (one < other ? -1 : 1)));
 }

@@ -13,7 +13,7 @@ import {
 } from "../../src/proxy/registry-draft.ts";
 import type { Registry, RegistryDraft } from "../../src/proxy/registry-store.ts";
 import { EMPTY_REGISTRY } from "../../src/proxy/registry-store.ts";
-import { omitEmpty } from "./conventions.ts";
+import { inOrder, omitEmpty } from "./conventions.ts";
 
 /** What stands for a secret in answers; sent back, it means "as it is". */
 export const MASK = "*****";
@@ -172,26 +172,36 @@ export function describeRegistry(registry: Registry, options: { credential: bool
     access_key: registry.accessKey,
     access_secret: registry.accessSecret === "" ? "" : MASK,
   });
-  return { ...described, credential };
+  return inOrder({ ...described, credential });
 }
 
-/** Harbor shows itself as registry 0. */
+/** What Harbor writes for a time that is not set. */
+const NO_TIME = "0001-01-01T00:00:00.000Z";
+
+/** Harbor shows itself as registry 0, with a credential that nobody can use. */
 export function describeLocal(externalUrl: string): Record<string, unknown> {
-  return { id: 0, name: "Local", url: externalUrl, type: "harbor", status: "healthy" };
+  return {
+    creation_time: NO_TIME,
+    credential: { access_secret: MASK, type: "secret" },
+    id: 0,
+    name: "Local",
+    status: "healthy",
+    type: "harbor",
+    update_time: NO_TIME,
+    url: externalUrl,
+  };
 }
 
-const NAME_AND_TAG = [
-  { type: "name", style: "input" },
-  { type: "tag", style: "input" },
-];
-
+/** What filters a registry of the type can serve in replication, and what can start it. */
 export function describeInfo(type: string, options: { local: boolean }): Record<string, unknown> {
-  const label = type === "harbor" ? [{ type: "label", style: "input" }] : [];
+  const isHarbor = type === "harbor";
+  const resources = isHarbor || type === "azure-acr" ? ["image", "artifact"] : ["image"];
+  const filters = ["name", "tag", ...(isHarbor ? ["label"] : [])].map((name) => ({ style: "input", type: name, values: null }));
   return {
-    type,
-    supported_resource_filters: [...NAME_AND_TAG, ...label, { type: "resource", style: "radio", values: ["image", "artifact"] }],
+    ...(isHarbor || type === "azure-acr" ? { supported_copy_by_chunk: true } : {}),
+    supported_resource_filters: [...filters, { style: "radio", type: "resource", values: resources }],
     supported_triggers: ["manual", "scheduled", ...(options.local ? ["event_based"] : [])],
-    ...(type === "harbor" ? { supported_copy_by_chunk: true } : {}),
+    type,
   };
 }
 

@@ -129,6 +129,12 @@ export class RegistryStore {
     return rows[0] ? this.#read(rows[0]) : null;
   }
 
+  async findMany(ids: readonly number[]): Promise<Registry[]> {
+    if (ids.length === 0) return [];
+    const { rows } = await this.#db.query<RegistryRow>(`SELECT ${FIELDS} FROM registries WHERE id = ANY ($1)`, [ids]);
+    return rows.map((row) => this.#read(row));
+  }
+
   async findByName(name: string): Promise<Registry | null> {
     const { rows } = await this.#db.query<RegistryRow>(`SELECT ${FIELDS} FROM registries WHERE name = $1`, [name]);
     return rows[0] ? this.#read(rows[0]) : null;
@@ -185,7 +191,7 @@ export class RegistryStore {
     }
   }
 
-  /** PRECONDITION_FAILED while a project still uses it. */
+  /** PRECONDITION_FAILED while a policy or a project still uses it. */
   async remove(id: number): Promise<boolean> {
     try {
       const { rowCount } = await this.#db.query("DELETE FROM registries WHERE id = $1", [id]);
@@ -194,14 +200,22 @@ export class RegistryStore {
     } catch (error) {
       // Which of the two it is depends on the version of Postgres.
       if (![FOREIGN_KEY_VIOLATION, RESTRICT_VIOLATION].includes(sqlState(error) ?? "")) throw error;
-      throw new SlipwayError("PRECONDITION_FAILED", {
-        message: `the registry ${id} is referenced by proxy cache project, cannot delete it`,
-      });
+      const user = (await this.#isReplicated(id)) ? "replication policies" : "proxy cache project";
+      throw new SlipwayError("PRECONDITION_FAILED", { message: `the registry ${id} is referenced by ${user}, cannot delete it` });
     }
   }
 
   async saveStatus(id: number, status: "healthy" | "unhealthy"): Promise<void> {
     await this.#db.query("UPDATE registries SET status = $2 WHERE id = $1 AND status <> $2", [id, status]);
+  }
+
+  async #isReplicated(id: number): Promise<boolean> {
+    const { rowCount } = await this.#db.query(
+      `SELECT 1 FROM replication_policies WHERE src_registry_id = $1
+       UNION ALL SELECT 1 FROM replication_destinations WHERE registry_id = $1 LIMIT 1`,
+      [id],
+    );
+    return rowCount !== 0;
   }
 
   #columns(draft: RegistryDraft): Record<string, unknown> {

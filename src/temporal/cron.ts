@@ -91,8 +91,9 @@ function weekdays(ranges: readonly Range[]): { start: (typeof DAYS)[number] }[] 
   return [...days].toSorted((a, b) => a - b).map((day) => ({ start: DAYS[day] ?? "SUNDAY" }));
 }
 
+/** A step over all values is a restriction too. */
 function isRestricted(part: string | undefined): boolean {
-  return part !== undefined && !part.startsWith("*") && part !== "?";
+  return part !== undefined && !part.split(",").some((item) => /^[*?](?:\/0*1)?$/.test(item));
 }
 
 function parseField(text: string, part: string, field: Field): Range[] {

@@ -7,10 +7,11 @@ import { ScheduleOverlapPolicy } from "@temporalio/client";
 import { isSlipwayError } from "../core/errors.ts";
 import type { maintenanceTick } from "../../workflows/maintenance/tick.ts";
 import type { CallOptions, TemporalConnection } from "./connection.ts";
-import { expandRanges, parseCron } from "./cron.ts";
+import { parseCron } from "./cron.ts";
 import { scheduleIds, workflowIds } from "./ids.ts";
 import type { MaintenanceTick } from "./plan/maintenance.ts";
 import { taskQueues } from "./queues.ts";
+import { isSameSchedule } from "./schedule-spec.ts";
 
 export interface MaintenanceSchedule {
   readonly id: string;
@@ -73,7 +74,7 @@ async function ensureSchedule(temporal: TemporalConnection, schedule: Maintenanc
       .catch(ignore("CONFLICT"));
     return created ? "created" : "unchanged";
   }
-  if (isSame(existing, schedule, wanted)) return "unchanged";
+  if (isSameSchedule(existing, wanted)) return "unchanged";
   // The state (paused by an operator, with a note) stays as it is.
   await temporal.call((client) => client.schedule.getHandle(schedule.id).update((before) => ({ ...wanted, state: before.state })), options);
   return "repaired";
@@ -98,45 +99,6 @@ function definition(schedule: MaintenanceSchedule, cron: string) {
       staticSummary: `Starts ${schedule.tick.job}`,
     },
   } satisfies Definition;
-}
-
-function isSame(existing: ScheduleDescription, schedule: MaintenanceSchedule, wanted: ReturnType<typeof definition>): boolean {
-  const { action, policies, spec } = existing;
-  return (
-    action.type === "startWorkflow" &&
-    action.workflowType === wanted.action.workflowType &&
-    action.taskQueue === wanted.action.taskQueue &&
-    JSON.stringify(action.args) === JSON.stringify([schedule.tick]) &&
-    policies.overlap === wanted.policies.overlap &&
-    policies.catchupWindow === wanted.policies.catchupWindow &&
-    (spec.timezone ?? "UTC") === wanted.spec.timezone &&
-    (spec.intervals?.length ?? 0) === 0 &&
-    spec.calendars?.length === wanted.spec.calendars.length &&
-    wanted.spec.calendars.every((calendar, index) => isSameCalendar(spec.calendars?.[index], calendar))
-  );
-}
-
-type Described = NonNullable<ScheduleDescription["spec"]["calendars"]>[number];
-type Wanted = ReturnType<typeof parseCron>[number];
-
-const FULL: Readonly<Record<string, { start: number; end: number }>> = {
-  second: { start: 0, end: 0 },
-  minute: { start: 0, end: 0 },
-  hour: { start: 0, end: 0 },
-  dayOfMonth: { start: 1, end: 31 },
-  month: { start: 1, end: 12 },
-  dayOfWeek: { start: 0, end: 6 },
-};
-
-function isSameCalendar(described: Described | undefined, wanted: Wanted): boolean {
-  if (!described) return false;
-  return (["second", "minute", "hour", "dayOfMonth", "month", "dayOfWeek"] as const).every((field) => {
-    const whole = [FULL[field] ?? { start: 0, end: 0 }];
-    const want = wanted[field];
-    const ranges = Array.isArray(want) ? (want as { start: number | string }[]) : whole;
-    const have: readonly { start: number | string }[] = described[field].length > 0 ? described[field] : whole;
-    return expandRanges(have).join() === expandRanges(ranges).join();
-  });
 }
 
 async function describe(temporal: TemporalConnection, id: string, options: CallOptions): Promise<ScheduleDescription | null> {

@@ -42,7 +42,7 @@ type Test = (artifact: Artifact) => boolean;
 
 /** `now` is that of the run's start, so that a run that goes on tomorrow selects the same. Throws BAD_REQUEST for what is no pattern. */
 export function compileFilters(filters: readonly PolicyFilter[], now: Date = new Date()): CompiledFilters {
-  const byName = filters.filter(({ type }) => type === "name").map(compileName);
+  const byName = filters.filter(({ type, value }) => type === "name" && value !== "").map(compileName);
   const tests = filters.flatMap((filter) => testOf(filter, now));
   const newest = filters.filter(({ type }) => type === "newest");
   const has = (...types: readonly PolicyFilter["type"][]): boolean => filters.some(({ type }) => types.includes(type));
