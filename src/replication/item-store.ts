@@ -108,6 +108,17 @@ export class ItemStore {
     );
   }
 
+  /** How the items of tasks stand, by task. */
+  async tally(taskIds: readonly number[]): Promise<Map<number, { open: number; failed: number; done: number }>> {
+    const { rows } = await this.#database.query<{ task_id: number; open: number; failed: number; done: number }>(
+      `SELECT task_id, count(*) FILTER (WHERE status = 'Pending') AS open, count(*) FILTER (WHERE status IN ('Error', 'Stopped')) AS failed,
+              count(*) FILTER (WHERE status IN ('Success', 'Skipped')) AS done
+         FROM replication_items WHERE task_id = ANY ($1) GROUP BY task_id`,
+      [taskIds],
+    );
+    return new Map(rows.map(({ task_id: task, open, failed, done }) => [task, { open, failed, done }]));
+  }
+
   /** Ends what is open, when its run was ended. */
   async stopOpen(executionId: number, message: string): Promise<void> {
     await this.#database.query(

@@ -90,6 +90,16 @@ export class RunStore {
     return rowCount === 1;
   }
 
+  /** What holds now: the run's own speed, else its policy's; 0 is unlimited. */
+  async speedOf(executionId: number): Promise<number> {
+    const { rows } = await this.#db.query<{ speed: number }>(
+      `SELECT coalesce(r.speed_kb, p.speed_kb, 0) AS speed FROM replication_runs r LEFT JOIN replication_policies p ON p.id = r.policy_id
+        WHERE r.execution_id = $1`,
+      [executionId],
+    );
+    return rows[0]?.speed ?? 0;
+  }
+
   async addFigures(executionId: number, figures: RunFigures): Promise<void> {
     await this.#db.query(
       `UPDATE replication_runs

@@ -5,6 +5,8 @@ import type { Kv } from "../../kv/kv.ts";
 import type { Logger } from "../../telemetry/logger.ts";
 import type { AdapterFactory } from "../adapters/adapter.ts";
 import type { Policy } from "../plan/policy.ts";
+import type { BytesTuning } from "./blob-bytes.ts";
+import type { UploadTuning } from "./upload.ts";
 
 export interface CopierOptions {
   readonly database: Database;
@@ -21,4 +23,7 @@ export interface CopierOptions {
   readonly slots: number;
   /** Blobs that are under way to one target host at once. */
   readonly maxRequestsPerHost: number;
+  /** Live workers, who share a policy's speed while the key-value service is away. */
+  readonly workers?: () => number;
+  readonly tuning?: Partial<BytesTuning & UploadTuning>;
 }
