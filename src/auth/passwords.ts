@@ -5,6 +5,7 @@
 import { argon2, randomBytes, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { SlipwayError } from "../core/errors.ts";
+import { Gate } from "../core/gate.ts";
 
 const runArgon2 = promisify(argon2);
 
@@ -38,19 +39,18 @@ export interface PasswordStats {
 }
 
 export class Passwords {
-  readonly #concurrency: number;
-  readonly #maxWaiting: number;
+  readonly #gate: Gate;
   readonly #cost: PasswordCost;
-  readonly #waiting: (() => void)[] = [];
-  #running = 0;
   #verifications = 0;
   #dummies = 0;
-  #rejected = 0;
   readonly #dummy: string;
 
   constructor(options: PasswordsOptions = {}) {
-    this.#concurrency = options.concurrency ?? 2;
-    this.#maxWaiting = options.maxWaiting ?? 256;
+    this.#gate = new Gate({
+      places: options.concurrency ?? 2,
+      maxWaiting: options.maxWaiting ?? 256,
+      refusal: { message: "too many logins are waiting", retryAfterSeconds: 2 },
+    });
     this.#cost = options.cost ?? DEFAULT_COST;
     // No password has this hash: only the cost of the comparison matters.
     this.#dummy = format(this.#cost, randomBytes(SALT_BYTES), randomBytes(HASH_BYTES));
@@ -58,7 +58,7 @@ export class Passwords {
 
   async hash(password: string): Promise<string> {
     const salt = randomBytes(SALT_BYTES);
-    return await this.#limited(async () => format(this.#cost, salt, await derive(password, salt, this.#cost)));
+    return await this.#gate.run(async () => format(this.#cost, salt, await derive(password, salt, this.#cost)));
   }
 
   /** A null hash stands for an unknown account: false, at the cost of a real check. */
@@ -66,7 +66,7 @@ export class Passwords {
     if (stored === null) this.#dummies += 1;
     this.#verifications += 1;
     const { cost, salt, hash } = parse(stored ?? this.#dummy);
-    return await this.#limited(async () => {
+    return await this.#gate.run(async () => {
       const input = password.length > MAX_PASSWORD_LENGTH ? "" : password;
       const matches = timingSafeEqual(await derive(input, salt, cost), hash);
       return matches && stored !== null && input === password;
@@ -77,27 +77,9 @@ export class Passwords {
     return {
       verifications: this.#verifications,
       dummies: this.#dummies,
-      rejectedByQueue: this.#rejected,
-      waiting: this.#waiting.length,
+      rejectedByQueue: this.#gate.refused,
+      waiting: this.#gate.waiting,
     };
-  }
-
-  async #limited<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#running >= this.#concurrency) {
-      if (this.#waiting.length >= this.#maxWaiting) {
-        this.#rejected += 1;
-        throw new SlipwayError("OVERLOADED", { message: "too many logins are waiting", retryAfterSeconds: 2 });
-      }
-      // The slot is handed over, so running keeps counting it.
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    } else this.#running += 1;
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#running -= 1;
-    }
   }
 }
 

@@ -4,12 +4,12 @@
  */
 import { randomUUID } from "node:crypto";
 import type { Readable } from "node:stream";
+import { Gate } from "../core/gate.ts";
 import { SlipwayError } from "../core/errors.ts";
 import { drainSource, throwIfAborted } from "./append-source.ts";
 import type { AppendOptions, AppendResult, BlobStat, BlobStore, ByteRange, ObjectEntry, SessionCommit } from "./blob-store.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { blobKey, digestOfBlobKey, objectKey, objectPrefix, requirePage, sessionKey } from "./object-keys.ts";
-import { Permits } from "./permits.ts";
 import { S3Writer } from "./s3-append.ts";
 import { assemble } from "./s3-assemble.ts";
 import { collectBody, readBody, toReadable } from "./s3-body.ts";
@@ -29,14 +29,18 @@ export class S3BlobStore implements BlobStore {
   readonly #bucket: S3Bucket;
   readonly #redirect: boolean;
   readonly #parts: BufferPool;
-  readonly #permits: Permits;
+  readonly #places: Gate;
 
   private constructor(config: S3StorageConfig) {
     this.#bucket = new S3Bucket(config);
     this.#redirect = config.redirect;
     const { partBytes, appends, appendWaitMs } = this.#bucket.limits;
     this.#parts = new BufferPool(Math.max(partBytes, S3_MIN_PART), IDLE_PARTS);
-    this.#permits = new Permits(appends, appendWaitMs);
+    this.#places = new Gate({
+      places: appends,
+      waitMs: appendWaitMs,
+      refusal: { message: "too many uploads are running", retryAfterSeconds: 5 },
+    });
   }
 
   static open(config: S3StorageConfig): S3BlobStore {
@@ -222,16 +226,13 @@ export class S3BlobStore implements BlobStore {
   }
 
   async #withPart<Result>(signal: AbortSignal | undefined, work: (part: Buffer) => Promise<Result>): Promise<Result> {
-    const release = await this.#permits.acquire(signal);
-    const part = this.#parts.take();
-    try {
+    return this.#places.run(async () => {
+      const part = this.#parts.take();
       const result = await work(part);
       // Not after a failure: a request may still be reading it.
       this.#parts.give(part);
       return result;
-    } finally {
-      release();
-    }
+    }, signal);
   }
 
   async #claim(id: string, offset: number): Promise<S3Session> {

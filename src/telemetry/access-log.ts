@@ -62,7 +62,7 @@ export class AccessLog implements RequestObserver {
     this.#count(record);
     if (record.error !== undefined) {
       const { error, requestId, method, path, repository, reference, status } = record;
-      const fields = { requestId, method, path, repository, reference, status, error: describeFailure(error) };
+      const fields = { requestId, method, path, repository, reference, status, ...describeFailure(error) };
       // What passes by itself calls nobody: an upstream or a part of ours that is away.
       if (isSlipwayError(error) && error.retryable) this.#logger.warn(fields, "request failed");
       else this.#logger.error(fields, "request failed");
@@ -143,10 +143,10 @@ function quote(text: string): string {
 }
 
 /** A known failure is told by its code and causes; where it was thrown helps only with those that nobody foresaw. */
-function describeFailure(error: unknown): unknown {
-  if (!isSlipwayError(error) || error.code === "INTERNAL") return error;
+function describeFailure(error: unknown): object {
+  if (!isSlipwayError(error) || error.code === "INTERNAL") return { error };
   const causes: string[] = [];
   for (let { cause } = error as Error; cause instanceof Error && causes.length < MAX_CAUSES; { cause } = cause) causes.push(cause.message);
   const { code, message, detail } = error;
-  return { code, message, detail, ...(causes.length === 0 ? {} : { causes }) };
+  return { failure: { code, message, detail, ...(causes.length === 0 ? {} : { causes }) } };
 }

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { SlipwayError } from "../../src/core/errors.ts";
+import { AccessLog } from "../../src/telemetry/access-log.ts";
 import { nestedFamilies } from "../../src/telemetry/app-metrics.ts";
 import { Health } from "../../src/telemetry/health.ts";
+import type { RootLogger } from "../../src/telemetry/logger.ts";
 import { Metrics, PlainHistogram, renderFamilies } from "../../src/telemetry/metrics.ts";
 import { redact, registerSecret } from "../../src/telemetry/redact.ts";
 
@@ -9,6 +12,33 @@ test("registered secrets and credentials in URLs never leave in a log text", () 
   registerSecret("s3cr3t-value");
   assert.equal(redact("token s3cr3t-value end"), "token [redacted] end");
   assert.equal(redact("postgres://user:hunter22@db/slipway"), "postgres://[redacted]@db/slipway");
+});
+
+test("a failed request is told by code and causes when it is a known failure, with its stack when nobody foresaw it", () => {
+  const lines: [string, Record<string, unknown>][] = [];
+  const note =
+    (level: string) =>
+    (fields: object): void =>
+      void lines.push([level, fields as Record<string, unknown>]);
+  const logger = { debug: note("debug"), info: note("info"), warn: note("warn"), error: note("error"), writeLine: () => undefined };
+  const log = new AccessLog(logger as unknown as RootLogger, { enabled: true });
+  const record = { requestId: "1", method: "GET", route: "manifest", status: 502, bytesSent: 0, bytesReceived: 0, durationMs: 1 };
+  const cause = new Error("connect ECONNREFUSED", { cause: new Error("no route") });
+  log.onResponse({ ...record, error: new SlipwayError("UPSTREAM_UNREACHABLE", { cause, detail: { host: "hub" } }) });
+  log.onResponse({ ...record, error: new SlipwayError("UPSTREAM_REFUSED") });
+  const bug = new TypeError("x is not a function");
+  log.onResponse({ ...record, error: bug });
+  const failure = {
+    message: "the upstream registry could not be reached",
+    detail: { host: "hub" },
+    causes: ["connect ECONNREFUSED", "no route"],
+  };
+  assert.deepEqual(
+    lines.map(([level]) => level),
+    ["warn", "error", "error"],
+  );
+  assert.deepEqual(lines[0]?.[1]["failure"], { code: "UPSTREAM_UNREACHABLE", ...failure });
+  assert.equal(lines[2]?.[1]["error"], bug);
 });
 
 test("a required part that fails makes the process not ready and is named; an optional one only shows", async () => {

@@ -5,8 +5,8 @@
  */
 import { LRUCache } from "lru-cache";
 import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
+import { Gate } from "../../core/gate.ts";
 import type { Generations, Ticket } from "./generations.ts";
-import { LoadGate } from "./load-gate.ts";
 
 export interface ScopedCacheOptions<V> {
   readonly name: string;
@@ -79,7 +79,8 @@ export class ScopedCache<V> {
   readonly #generations: Generations;
   readonly #entries: LRUCache<string, Entry<V>>;
   readonly #flights = new Map<string, Flight<V>>();
-  readonly #gate: LoadGate;
+  /** A cold cache must not take every connection to the database. */
+  readonly #gate: Gate;
   #clears = 0;
   #awayUntil = 0;
   #hits = 0;
@@ -97,7 +98,11 @@ export class ScopedCache<V> {
     this.#options = options;
     this.#guard = guard;
     this.#generations = guard.generations;
-    this.#gate = new LoadGate(options.maxConcurrentLoads, options.maxConcurrentLoads * WAITING_LOADS_PER_RUNNING);
+    this.#gate = new Gate({
+      places: options.maxConcurrentLoads,
+      maxWaiting: options.maxConcurrentLoads * WAITING_LOADS_PER_RUNNING,
+      refusal: { retryAfterSeconds: 1 },
+    });
     this.#entries = new LRUCache<string, Entry<V>>({
       maxSize: Math.max(1, options.maxBytes),
       sizeCalculation: (entry) => entry.size,
