@@ -34,6 +34,8 @@ import type { Proxy } from "./proxy/open-proxy.ts";
 import { addProxyMetrics } from "./proxy/proxy-metrics.ts";
 import { RegistryProbe } from "./proxy/registry-probe.ts";
 import { RegistryWatch } from "./proxy/registry-watch.ts";
+import { openReplication } from "./replication/open-replication.ts";
+import type { Replication } from "./replication/open-replication.ts";
 import type { BlobStore } from "./storage/blob-store.ts";
 import { openBlobStore } from "./storage/open-store.ts";
 import { AccessLog } from "./telemetry/access-log.ts";
@@ -46,6 +48,7 @@ import { registerSecret } from "./telemetry/redact.ts";
 import { PolicyStore } from "./replication/policy-store.ts";
 import type { TemporalConnection } from "./temporal/connection.ts";
 import type { ReplicationSchedules, ReplicationSchedulesOptions } from "./temporal/replication-schedules.ts";
+import type { ReplicationWorkflows } from "./temporal/replication.ts";
 import { KvHostState } from "./upstream/shared-host-state.ts";
 import { UpstreamPool } from "./upstream/pool.ts";
 
@@ -54,6 +57,8 @@ export interface Endpoints {
   readonly databaseUrl: string;
   /** Null when there is no Temporal to talk to; the parts that need it are then not ready. */
   readonly temporalAddress: string | null;
+  /** Where people look at workflows; absent: as configured. */
+  readonly temporalUiUrl?: string | null;
 }
 
 export interface AppParts {
@@ -88,6 +93,7 @@ export interface App {
   readonly policies: PolicyStore;
   /** Null without a workflow service. */
   readonly schedules: ReplicationSchedules | null;
+  readonly replication: Replication;
   readonly admin: AdminOutcome;
   /** Closed in reverse order with everything else. */
   readonly closer: Closer;
@@ -141,6 +147,13 @@ async function build(input: BuildInput): Promise<App> {
     temporal,
     policies,
     schedules: temporal && (await openSchedules({ temporal, policies, logger: parts.logger })),
+    replication: openReplication({
+      database: state.database,
+      policies,
+      workflows: await openWorkflows(temporal),
+      uiUrl: endpoints.temporalUiUrl ?? config.settings.temporal.ui_url,
+      logger: parts.logger,
+    }),
     admin,
     closer,
     close: async () => {
@@ -313,6 +326,13 @@ async function openTemporal(config: Config, endpoints: Endpoints, closer: Closer
 async function openSchedules(options: ReplicationSchedulesOptions): Promise<ReplicationSchedules> {
   const { ReplicationSchedules } = await import("./temporal/replication-schedules.ts");
   return new ReplicationSchedules(options);
+}
+
+/** Loaded with the client only. */
+async function openWorkflows(temporal: TemporalConnection | null): Promise<ReplicationWorkflows | null> {
+  if (temporal === null) return null;
+  const { ReplicationWorkflows } = await import("./temporal/replication.ts");
+  return new ReplicationWorkflows(temporal);
 }
 
 function addHealthChecks(app: App): void {

@@ -9,13 +9,14 @@ import { evictionRules } from "../src/proxy/eviction.ts";
 import { REGISTRIES_SCOPE } from "../src/proxy/registry-store.ts";
 import { CacheUpkeep } from "../src/proxy/upkeep.ts";
 import { ExecutionStore } from "../src/execution/execution-store.ts";
+import { vendors } from "../src/execution/plan/status.ts";
 import { pruneExecutions } from "../src/execution/retention.ts";
+import type { RetentionRule, VendorChoice } from "../src/execution/retention.ts";
 import { TaskStore } from "../src/execution/task-store.ts";
 import type { MaintenanceStarters } from "../src/temporal/maintenance.ts";
 
 const HOUR_MS = 3_600_000;
-const EXECUTIONS_KEPT = 1_000;
-const EXECUTION_MAX_AGE_MS = 90 * 24 * HOUR_MS;
+const DAY_MS = 24 * HOUR_MS;
 
 export function createActivityServices(app: App, starters: MaintenanceStarters): ActivityServices {
   const { database, catalog, logger, store, kv } = app;
@@ -59,11 +60,24 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
     rebuilder: catalog.createRebuilder({ registriesScope: REGISTRIES_SCOPE }),
     relay,
     starters,
-    pruneExecutions: (limit) => pruneExecutions(database, { keep: EXECUTIONS_KEPT, maxAgeMs: EXECUTION_MAX_AGE_MS, limit }),
+    pruneExecutions: (limit) => prune(app, limit),
     limits: {
       uploadMaxAgeMs: maintenance.upload_expiry_hours * HOUR_MS,
       collectionGraceMs: maintenance.gc_grace_hours * HOUR_MS,
     },
     logger,
   };
+}
+
+/** Policies keep a history of their own length. */
+async function prune({ database, config }: App, limit: number): Promise<number> {
+  const { maintenance, replication } = config.settings;
+  const rule = (choice: VendorChoice, kept: { keep_executions: number; keep_days: number }): RetentionRule => ({
+    vendors: choice,
+    keep: kept.keep_executions,
+    maxAgeMs: kept.keep_days * DAY_MS,
+    limit,
+  });
+  const ofPolicies = await pruneExecutions(database, rule({ only: [vendors.replication] }, replication));
+  return ofPolicies + (await pruneExecutions(database, rule({ except: [vendors.replication] }, maintenance)));
 }

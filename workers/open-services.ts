@@ -2,6 +2,7 @@
 import type { Endpoints } from "../src/app.ts";
 import type { Config } from "../src/config/config.ts";
 import { openDataFolder } from "../src/embedded/data-folder.ts";
+import type { JoinedFolder } from "../src/embedded/data-folder.ts";
 import { startEmbeddedServices } from "../src/embedded/embedded-services.ts";
 import type { RunFile } from "../src/embedded/run-file.ts";
 import type { RootLogger } from "../src/telemetry/logger.ts";
@@ -39,16 +40,7 @@ export async function openServices({ config, logger, signal }: OpenServicesInput
   }
   const folder = await openDataFolder({ dataDir: config.dataDir, mayJoin: config.rolesGiven, log: logger, signal });
   if (folder.kind === "joined") {
-    return {
-      config: { ...config, dataDir: folder.dataDir },
-      endpoints: {
-        databaseUrl: database.url ?? folder.run.databaseUrl ?? "",
-        temporalAddress: temporal.address ?? folder.run.temporalAddress,
-      },
-      temporalUiUrl: temporal.ui_url ?? folder.run.temporalUiUrl,
-      run: null,
-      close: () => Promise.resolve(),
-    };
+    return joined(config, folder);
   }
   try {
     const services = await startEmbeddedServices({
@@ -66,7 +58,11 @@ export async function openServices({ config, logger, signal }: OpenServicesInput
     services.temporalReady.catch(() => undefined);
     return {
       config: { ...config, dataDir: folder.dataDir },
-      endpoints: { databaseUrl: database.url ?? services.databaseUrl ?? "", temporalAddress: temporal.address ?? services.temporalAddress },
+      endpoints: {
+        databaseUrl: database.url ?? services.databaseUrl ?? "",
+        temporalAddress: temporal.address ?? services.temporalAddress,
+        temporalUiUrl: temporal.ui_url ?? services.temporalUiUrl,
+      },
       temporalUiUrl: temporal.ui_url ?? services.temporalUiUrl,
       run: folder.run,
       close: async () => {
@@ -78,4 +74,21 @@ export async function openServices({ config, logger, signal }: OpenServicesInput
     folder.release();
     throw error;
   }
+}
+
+/** The services of the owner of the data folder. */
+function joined(config: Config, { dataDir, run }: JoinedFolder): OpenedServices {
+  const { temporal, database } = config.settings;
+  const temporalUiUrl = temporal.ui_url ?? run.temporalUiUrl;
+  return {
+    config: { ...config, dataDir },
+    endpoints: {
+      databaseUrl: database.url ?? run.databaseUrl ?? "",
+      temporalAddress: temporal.address ?? run.temporalAddress,
+      temporalUiUrl,
+    },
+    temporalUiUrl,
+    run: null,
+    close: () => Promise.resolve(),
+  };
 }

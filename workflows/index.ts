@@ -5,5 +5,8 @@ export { executionRetention } from "./maintenance/execution-retention.ts";
 export { garbageCollect } from "./maintenance/garbage-collect.ts";
 export { outboxRelay } from "./maintenance/outbox-relay.ts";
 export { reconcileContent } from "./maintenance/reconcile-content.ts";
+export { replicate } from "./replication/replicate.ts";
+export { replicationReconcile } from "./replication/reconcile.ts";
+export { replicationTrigger } from "./replication/trigger.ts";
 export { maintenanceTick } from "./maintenance/tick.ts";
 export { uploadExpiry } from "./maintenance/upload-expiry.ts";

@@ -184,7 +184,57 @@ export const SCHEMA = {
       unit: "h",
       doc: "Content without links is kept for so long; longer than the slowest push.",
     }),
+    keep_executions: int(1_000, {
+      env: "SLIPWAY_KEEP_EXECUTIONS",
+      min: 1,
+      doc: "Ended executions that are kept of each kind of work other than replication.",
+    }),
+    keep_days: int(90, {
+      env: "SLIPWAY_KEEP_DAYS",
+      min: 1,
+      unit: "d",
+      doc: "Those that ended longer ago are removed, however few there are.",
+    }),
     gc_cron: string("0 3 * * *", { env: "SLIPWAY_GC_CRON", doc: "When garbage collection runs (five fields, UTC); `off` for never." }),
+  },
+  replication: {
+    max_requests_per_host: int(64, {
+      env: "SLIPWAY_REPLICATION_MAX_REQUESTS_PER_HOST",
+      min: 1,
+      max: 1024,
+      doc: "Requests that one worker has under way to one registry at once, of each kind (small ones, blobs). It begins with less, grows while that goes well, and halves when the registry answers 429 or 503. Each further worker adds its own.",
+    }),
+    copy_slots: int(16, {
+      env: "SLIPWAY_REPLICATION_COPY_SLOTS",
+      min: 2,
+      max: 500,
+      doc: "Batches that one process with the role `replication` copies at once; no target gets more than half of them. More helps where registries are far away, and costs memory and connections.",
+    }),
+    event_delay_ms: int(2_000, {
+      env: "SLIPWAY_REPLICATION_EVENT_DELAY_MS",
+      min: 0,
+      max: 3_600_000,
+      unit: "ms",
+      doc: "How long after a change of content the run of an event policy starts; what changes in the meantime is carried out by the same run.",
+    }),
+    event_retry_days: int(7, {
+      env: "SLIPWAY_REPLICATION_EVENT_RETRY_DAYS",
+      min: 0,
+      max: 90,
+      unit: "d",
+      doc: "A change that could not be carried out, such as while its target is down, is tried again for so long.",
+    }),
+    keep_executions: int(500, {
+      env: "SLIPWAY_REPLICATION_KEEP_EXECUTIONS",
+      min: 1,
+      doc: "Ended executions that are kept of each policy, with their tasks, items and logs.",
+    }),
+    keep_days: int(90, {
+      env: "SLIPWAY_REPLICATION_KEEP_DAYS",
+      min: 1,
+      unit: "d",
+      doc: "Executions of replication that ended longer ago are removed, however few there are.",
+    }),
   },
   cache: {
     memory_mb: int(96, { env: "SLIPWAY_CACHE_MB", min: 8, unit: "MB", doc: "Memory of one process for manifests, small blobs and names." }),
@@ -258,14 +308,6 @@ export const SCHEMA = {
       min: 1,
       max: 10_000,
       doc: "Blobs that one process fetches at the same time before prefetching waits.",
-    }),
-  },
-  replication: {
-    max_requests_per_host: int(64, {
-      env: "SLIPWAY_REPLICATION_MAX_REQUESTS_PER_HOST",
-      min: 1,
-      max: 1024,
-      doc: "Requests that one worker has under way to one registry at once, of each kind (small ones, blobs). It begins with less, grows while that goes well, and halves when the registry answers 429 or 503. Each further worker adds its own.",
     }),
   },
   log: {

@@ -101,7 +101,7 @@ export class ExecutionStore {
   async adopt(id: number, run: RunIdentity): Promise<Execution | null> {
     const result = await this.#database.query<ExecutionRow>(
       `UPDATE executions
-          SET workflow_id = $2, run_id = $3, status = 'Running', started_at = coalesce(started_at, now()), updated_at = now(),
+          SET workflow_id = $2, run_id = $3, status = CASE status WHEN 'Paused' THEN 'Paused' ELSE 'Running' END, started_at = coalesce(started_at, now()), updated_at = now(),
               revision = revision + CASE WHEN run_id IS NULL THEN 1 ELSE 0 END
         WHERE id = $1 AND ended_at IS NULL AND (run_id IS NULL OR (workflow_id = $2 AND run_id = $3))
        RETURNING *`,
@@ -130,18 +130,19 @@ export class ExecutionStore {
     return result.rows.map(toExecution);
   }
 
-  /** No task is added from here on. An execution whose plan turned out empty succeeds at once; any other is settled by the caller. */
-  async completePlanning(id: number): Promise<Execution | null> {
+  /** No task is added from here on. An execution whose plan turned out empty succeeds at once, with the text; any other is settled by the caller. */
+  async completePlanning(id: number, emptyText = ""): Promise<Execution | null> {
     const result = await this.#database.query<ExecutionRow>(
       `UPDATE executions e
           SET planned_at = now(), updated_at = now(), revision = revision + 1,
               status = CASE WHEN empty.yes THEN 'Success' ELSE e.status END,
+              status_message = CASE WHEN empty.yes THEN $2 ELSE e.status_message END,
               started_at = CASE WHEN empty.yes THEN coalesce(e.started_at, now()) ELSE e.started_at END,
               ended_at = CASE WHEN empty.yes THEN now() ELSE e.ended_at END
          FROM (SELECT NOT EXISTS (SELECT 1 FROM tasks WHERE execution_id = $1) AS yes) empty
         WHERE e.id = $1 AND e.planned_at IS NULL AND e.ended_at IS NULL
        RETURNING e.*`,
-      [id],
+      [id, emptyText],
     );
     return first(result.rows);
   }

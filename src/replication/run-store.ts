@@ -62,13 +62,18 @@ export class RunStore {
     return new Map(rows.map((row) => [row.execution_id, toRun(row)]));
   }
 
-  /** False when another run of the policy waits already: this one joins it. */
-  async queue(executionId: number): Promise<boolean> {
+  /** Lets it wait for the active run. "taken": another one waits already; "ended": it was stopped in the meantime. */
+  async queue(executionId: number): Promise<"queued" | "taken" | "ended"> {
     try {
-      await this.#db.query("UPDATE replication_runs SET queued = true WHERE execution_id = $1", [executionId]);
-      return true;
+      // The lock keeps a stop apart, which ends the execution first and takes it out of the queue then.
+      const { rowCount } = await this.#db.query(
+        `WITH open AS (SELECT id FROM executions WHERE id = $1 AND ended_at IS NULL FOR SHARE)
+         UPDATE replication_runs r SET queued = true FROM open WHERE r.execution_id = open.id`,
+        [executionId],
+      );
+      return rowCount === 1 ? "queued" : "ended";
     } catch (error) {
-      if (sqlState(error) === UNIQUE_VIOLATION) return false;
+      if (sqlState(error) === UNIQUE_VIOLATION) return "taken";
       throw error;
     }
   }

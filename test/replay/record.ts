@@ -1,11 +1,8 @@
 /**
- * Records histories of every workflow from real runs, for the replay test. Run it after a workflow was added or changed under `patched`, and commit
+ * Records histories of the workflows of maintenance from real runs (those of replication: record-replication.ts), for the replay test. Run it after a workflow was added or changed under `patched`, and commit
  * the new files beside the old ones: `node test/replay/record.ts <version>` with SLIPWAY_TEST_DATABASE_URL and
  * SLIPWAY_TEST_TEMPORAL_ADDRESS set.
  */
-import { mkdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { Client } from "@temporalio/client";
 import { SlipwayError } from "../../src/core/errors.ts";
 import type { Housekeeper } from "../../activities/services.ts";
@@ -16,8 +13,8 @@ import { createTrash, eventually, noKv, startMaintenance, tableCollection } from
 import { testDatabase } from "../support/services.ts";
 import { tempDir } from "../support/temp.ts";
 import { testNamespace } from "../support/temporal.ts";
+import { saveHistory } from "./save-history.ts";
 
-const FOLDER = fileURLToPath(new URL("./histories/", import.meta.url));
 const version = process.argv[2];
 if (version === undefined || !/^v\d+$/.test(version)) throw new Error("name the version of the histories, such as v2");
 
@@ -48,12 +45,7 @@ async function finish(client: Client, workflowId: string): Promise<void> {
 }
 
 async function save(name: string, workflowId: string, runId?: string): Promise<void> {
-  await mkdir(FOLDER, { recursive: true });
-  const history = await temporal.call((client) => client.workflow.getHandle(workflowId, runId).fetchHistory());
-  // Names of this machine's processes are nobody's business.
-  const text = JSON.stringify(history, (_, value: unknown) => (typeof value === "string" && /^\d+@/.test(value) ? "recorder" : value), 1);
-  await writeFile(join(FOLDER, `${name}-${version}.json`), `${text}\n`);
-  console.log(`${name}-${version}.json: ${history.events?.length} events`);
+  await saveHistory(temporal, `${name}-${version}`, { workflowId, ...(runId === undefined ? {} : { runId }) });
 }
 
 async function collect(name: string, dryRun = false): Promise<void> {

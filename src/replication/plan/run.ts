@@ -10,6 +10,14 @@ export interface ReplicationRequest {
   readonly trigger: ExecutionTrigger;
 }
 
+/** Why somebody asks for a run: `waiting` is for the one that was queued behind the active run. */
+export type RunTrigger = ExecutionTrigger | "waiting";
+
+export interface TriggerRequest {
+  readonly policyId: number;
+  readonly trigger: RunTrigger;
+}
+
 export interface PlanStep {
   readonly executionId: number;
   /** Null at the beginning. */

@@ -1,0 +1,139 @@
+/**
+ * Which planned batch of a run goes next, and how many at once. Pure: the workflow asks it, and carries its state on when it continues as new.
+ */
+import type { BatchOutcome, PlannedBatch } from "./run.ts";
+
+export interface Batch {
+  readonly tasks: readonly number[];
+  readonly targets: readonly number[];
+  /** Of the attempt; grows with every repetition that was tried. */
+  readonly round: number;
+}
+
+/** Given again when its time has come. */
+export interface DelayedBatch extends Batch {
+  readonly dueAt: number;
+}
+
+export interface DispatchState {
+  readonly ready: readonly Batch[];
+  readonly delayed: readonly DelayedBatch[];
+  readonly window: number;
+}
+
+/** Batches in flight of one run: at first, and at most. Workers have their own bounds. */
+const FIRST_WINDOW = 16;
+const LARGEST_WINDOW = 32;
+/** After targets were saturated, the window stays as it is for so long. */
+const WINDOW_REST_MS = 30_000;
+/** Planning pauses while so many tasks wait: they travel with the run when it continues as new. */
+export const MOST_TASKS_HELD = 10_000;
+/** Delays end together where they can, so that the run wakes up less often. */
+const DELAY_STEP_MS = 500;
+
+export class Dispatch {
+  readonly #ready: Batch[];
+  #delayed: DelayedBatch[];
+  readonly #inFlight = new Set<Batch>();
+  #window: number;
+  #growAfter = 0;
+  #grown = 0;
+
+  constructor(state: DispatchState = { ready: [], delayed: [], window: FIRST_WINDOW }) {
+    this.#ready = [...state.ready];
+    this.#delayed = [...state.delayed];
+    this.#window = state.window;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight.size;
+  }
+
+  get waiting(): number {
+    return this.#ready.length + this.#delayed.length;
+  }
+
+  /** Nothing waits and nothing is under way. */
+  get isEmpty(): boolean {
+    return this.waiting === 0 && this.inFlight === 0;
+  }
+
+  get isFull(): boolean {
+    const count = (sum: number, batch: Batch): number => sum + batch.tasks.length;
+    return this.#ready.reduce(count, 0) + this.#delayed.reduce(count, 0) >= MOST_TASKS_HELD;
+  }
+
+  plan(batches: readonly PlannedBatch[]): void {
+    for (const { tasks, targets } of batches) this.#ready.push({ tasks, targets, round: 1 });
+  }
+
+  /** The next one, which is under way from then on; null when nothing may go now. */
+  take(now: number): Batch | null {
+    this.#wake(now);
+    if (this.#inFlight.size >= this.#window) return null;
+    const index = this.#ready.findIndex((batch) => this.#mayGo(batch));
+    if (index < 0) return null;
+    const [batch] = this.#ready.splice(index, 1);
+    if (!batch) return null;
+    this.#inFlight.add(batch);
+    return batch;
+  }
+
+  /** It was carried out; what is to be repeated waits for its time. */
+  finish(batch: Batch, outcome: BatchOutcome, now: number): void {
+    this.#inFlight.delete(batch);
+    const untried = outcome.again.some(({ tried }) => !tried);
+    if (untried) {
+      this.#window = Math.max(2, Math.min(this.#window, this.#inFlight.size));
+      this.#growAfter = now + WINDOW_REST_MS;
+    } else this.#grow(now);
+    for (const { tasks, delayMs, tried } of outcome.again) {
+      const dueAt = Math.ceil((now + delayMs) / DELAY_STEP_MS) * DELAY_STEP_MS;
+      this.#delayed.push({ tasks, targets: batch.targets, round: tried ? batch.round + 1 : batch.round, dueAt });
+    }
+  }
+
+  /** It was cancelled in the middle: the same attempt goes on later. */
+  giveBack(batch: Batch): void {
+    this.#inFlight.delete(batch);
+    this.#ready.unshift(batch);
+  }
+
+  /** When the next delayed one is due; null when there is none, or others are ready. */
+  nextDueAt(): number | null {
+    return this.#delayed.length === 0 ? null : Math.min(...this.#delayed.map(({ dueAt }) => dueAt));
+  }
+
+  /** While nothing is under way. */
+  state(): DispatchState {
+    return { ready: [...this.#ready], delayed: [...this.#delayed], window: this.#window };
+  }
+
+  #wake(now: number): void {
+    const due = this.#delayed.filter(({ dueAt }) => dueAt <= now);
+    if (due.length === 0) return;
+    this.#delayed = this.#delayed.filter(({ dueAt }) => dueAt > now);
+    for (const { tasks, targets, round } of due) this.#ready.push({ tasks, targets, round });
+  }
+
+  /** With more than one target none takes more than half of the window, so that a slow one leaves room for the others. */
+  #mayGo(batch: Batch): boolean {
+    const target = keyOf(batch);
+    const isAlone = [...this.#inFlight, ...this.#ready].every((other) => keyOf(other) === target);
+    if (isAlone) return true;
+    const held = [...this.#inFlight].filter((other) => keyOf(other) === target).length;
+    return held < Math.ceil(this.#window / 2);
+  }
+
+  #grow(now: number): void {
+    if (now < this.#growAfter || this.#window >= LARGEST_WINDOW) return;
+    this.#grown += 1;
+    if (this.#grown < this.#window) return;
+    this.#grown = 0;
+    this.#window += 1;
+  }
+}
+
+function keyOf({ targets }: Batch): string {
+  return targets.join(",");
+}
