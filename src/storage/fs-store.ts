@@ -13,6 +13,7 @@ import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
 import { sleep } from "../core/clock.ts";
 import { SlipwayError } from "../core/errors.ts";
+import { Gate } from "../core/gate.ts";
 import { drainSource, throwIfAborted } from "./append-source.ts";
 import type {
   AppendOptions,
@@ -32,7 +33,6 @@ import { streamSpan } from "./fs-read.ts";
 import { FsSession, openClaimed } from "./fs-session.ts";
 import { FsWriter } from "./fs-writer.ts";
 import { blobKey, objectKey, objectPrefix, requirePage, sessionKey } from "./object-keys.ts";
-import { Permits } from "./permits.ts";
 
 /** Staged files this old belong to nobody who lives. */
 const STAGING_MAX_AGE_MS = 24 * 3_600_000;
@@ -50,7 +50,11 @@ export class FsBlobStore implements BlobStore {
   readonly #staging: string;
   /** Folders of blobs known to exist: at most one for each of 2 algorithms x 256 shards. */
   readonly #shards = new Set<string>();
-  readonly #moves = new Permits(MOVES, MOVE_WAIT_MS);
+  readonly #moves = new Gate({
+    places: MOVES,
+    waitMs: MOVE_WAIT_MS,
+    refusal: { message: "too many files wait for the disk", retryAfterSeconds: 5 },
+  });
 
   private constructor(root: string) {
     this.#root = root;
@@ -208,13 +212,10 @@ export class FsBlobStore implements BlobStore {
     await withFsErrors(async () => {
       const { size } = await stat(path);
       if (size !== commit.size) throw new SlipwayError("SIZE_INVALID", { detail: { expected: commit.size, found: size } });
-      const release = await this.#moves.acquire(signal);
-      try {
+      await this.#moves.run(async () => {
         await this.#ensureShard(target);
         await moveDurably(this.#staging, path, target);
-      } finally {
-        release();
-      }
+      }, signal);
     });
   }
 
