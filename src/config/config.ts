@@ -4,11 +4,14 @@
  */
 import { resolve } from "node:path";
 import { isIP } from "node:net";
+import { hostname } from "node:os";
 import { SlipwayError } from "../core/errors.ts";
 import { readSettings } from "./env.ts";
 import { ROLES } from "./schema.ts";
 import type { Role, Settings } from "./schema.ts";
 import type { ConfiguredUpstream } from "./upstreams.ts";
+import { instanceIdFrom } from "../execution/plan/assignment.ts";
+import type { FixedShard } from "../execution/plan/assignment.ts";
 import { checkHost } from "../proxy/registry-draft.ts";
 import type { FsStorageConfig, S3StorageConfig } from "../storage/storage-config.ts";
 
@@ -31,6 +34,8 @@ export interface Config {
   /** 32 bytes, or null when Slipway keeps its own. */
   readonly encryptionKey: Buffer | null;
   readonly storage: StorageSettings;
+  /** This process's fixed share of the refresh; null when instances share by themselves. */
+  readonly refreshShard: FixedShard | null;
   readonly settings: Settings;
   /** Null without a configuration file: rows that came from one are left alone then. */
   readonly upstreams: readonly ConfiguredUpstream[] | null;
@@ -60,6 +65,7 @@ export function loadConfig(options: LoadOptions = {}): Config {
     temporal: settings.temporal.address === null ? { mode: "embedded" } : { mode: "external", address: settings.temporal.address },
     encryptionKey,
     storage: parseStorage(settings, dataDir, problems),
+    refreshShard: parseShard(settings, roles, problems),
     settings,
     upstreams,
     notices,
@@ -121,6 +127,21 @@ function parseStorage(settings: Settings, dataDir: string, problems: string[]): 
     redirect: storage.s3_redirect,
     publicEndpoint: storage.s3_public_endpoint,
   };
+}
+
+/** Only a process that refreshes needs a number. */
+function parseShard({ refresh }: Settings, roles: readonly Role[], problems: string[]): FixedShard | null {
+  const { instance_total: total, instance_id: given } = refresh;
+  if (total === 0 || (roles.length > 0 && !roles.includes("refresh"))) return null;
+  const name = given ?? hostname();
+  const id = instanceIdFrom(name);
+  if (id !== null && id < total) return { id, total };
+  problems.push(
+    id === null
+      ? `CORE_INSTANCE_ID: expected a number or a name that ends with -<number>, found "${name}"${given === null ? ", the host name" : ""}`
+      : `CORE_INSTANCE_ID: ${id} is not below CORE_INSTANCE_TOTAL, which is ${total}`,
+  );
+  return null;
 }
 
 function findContradictions(config: Config, problems: string[]): void {

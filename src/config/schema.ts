@@ -310,6 +310,43 @@ export const SCHEMA = {
       doc: "Blobs that one process fetches at the same time before prefetching waits.",
     }),
   },
+  refresh: {
+    slots: int(64, {
+      env: "SLIPWAY_REFRESH_SLOTS",
+      min: 1,
+      max: 1024,
+      doc: "Parts into which executions are divided for refresh; an instance holds whole slots. The same for all processes. More than 64 pays beyond some 20 instances.",
+    }),
+    batch: int(1_000, {
+      env: "SLIPWAY_REFRESH_BATCH",
+      min: 1,
+      max: 5_000,
+      doc: "Executions that one statement refreshes at most. Larger batches need fewer statements, and hold more rows for longer.",
+    }),
+    sweep_seconds: int(30, {
+      env: "SLIPWAY_REFRESH_SWEEP_SECONDS",
+      min: 1,
+      max: 3600,
+      unit: "s",
+      doc: "How often task changes are looked for whose mark was lost.",
+    }),
+    attempts: int(5, {
+      env: "SLIPWAY_REFRESH_ATTEMPTS",
+      min: 1,
+      max: 100,
+      doc: "An execution whose refresh fails so often is set aside and shown; `slipway refresh reconcile` tries it again.",
+    }),
+    instance_total: int(0, {
+      env: "CORE_INSTANCE_TOTAL",
+      min: 0,
+      max: 1024,
+      doc: "Fixed number of refreshing instances: slot s belongs to the instance s % total. 0: instances share the slots among those that live.",
+    }),
+    instance_id: optionalString({
+      env: "CORE_INSTANCE_ID",
+      doc: "Number of this instance from 0, or a name that ends with it, such as the pod name core-3. Unset: taken from the host name. Only with CORE_INSTANCE_TOTAL.",
+    }),
+  },
   log: {
     level: choice(["debug", "info", "warn", "error"], "info", { env: "SLIPWAY_LOG_LEVEL", doc: "Least level that is written." }),
     access: boolean(true, { env: "SLIPWAY_ACCESS_LOG", doc: "One line for each request, at level info." }),

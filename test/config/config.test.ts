@@ -56,6 +56,16 @@ test("every unknown key, wrong type and contradiction is one line that names the
   }
 });
 
+test("the fixed share of the refresh comes from numbers or from a pod's name, and only refreshing processes need one", () => {
+  const shard = (env: NodeJS.ProcessEnv, roles: string[] = []) => loadConfig({ env, roles }).refreshShard;
+  assert.equal(shard({}), null);
+  assert.deepEqual(shard({ CORE_INSTANCE_TOTAL: "5", CORE_INSTANCE_ID: "0" }), { id: 0, total: 5 });
+  assert.deepEqual(shard({ CORE_INSTANCE_TOTAL: "5", CORE_INSTANCE_ID: "core-3" }, ["refresh"]), { id: 3, total: 5 });
+  assert.equal(shard({ CORE_INSTANCE_TOTAL: "5", CORE_INSTANCE_ID: "core" }, ["proxy"]), null);
+  assert.match(problemsOf({ CORE_INSTANCE_TOTAL: "5", CORE_INSTANCE_ID: "core" }).join(), /^CORE_INSTANCE_ID: expected a number/);
+  assert.match(problemsOf({ CORE_INSTANCE_TOTAL: "5", CORE_INSTANCE_ID: "core-5" }).join(), /^CORE_INSTANCE_ID: 5 is not below/);
+});
+
 test("the file holds the same settings, and the environment wins over it", async (t) => {
   const file = join(await tempDir(t), "slipway.toml");
   await writeFile(file, '[server]\nport = 6001\nhost = "127.0.0.1"\ntrusted_proxies = ["10.0.0.0/8"]\n[auth]\nregistry = "required"\n');
