@@ -3,8 +3,8 @@
  * message may be lost, by polling with back-off. Between statements no connection is held.
  */
 import { backoffDelay } from "../core/backoff.ts";
-import { sleep } from "../core/clock.ts";
 import { toSlipwayError } from "../core/errors.ts";
+import { Wake } from "../core/wake.ts";
 import type { Kv, Subscription } from "../kv/kv.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { Outbox, OutboxClaim, OutboxKind, OutboxRow } from "./outbox.ts";
@@ -128,35 +128,6 @@ export class OutboxRelay {
       claim,
       rows.map((row) => row.id),
     );
-  }
-}
-
-/** Messages that come while the relay works are remembered until it next waits. */
-class Wake {
-  #resolve: (() => void) | null = null;
-  #rung = false;
-
-  arm(): void {
-    this.#rung = false;
-  }
-
-  ring(): void {
-    this.#rung = true;
-    this.#resolve?.();
-  }
-
-  async wait(milliseconds: number, signal: AbortSignal): Promise<void> {
-    if (this.#rung || signal.aborted) return;
-    const timer = new AbortController();
-    const rung = new Promise<void>((resolve) => {
-      this.#resolve = resolve;
-    });
-    try {
-      await Promise.race([rung, sleep(milliseconds, AbortSignal.any([signal, timer.signal])).catch(() => undefined)]);
-    } finally {
-      this.#resolve = null;
-      timer.abort();
-    }
   }
 }
 

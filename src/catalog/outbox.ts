@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { backoffDelay } from "../core/backoff.ts";
 import type { Queryable } from "../db/pool.ts";
 
-export type OutboxKind = "link-record" | "project-record" | "event";
+export type OutboxKind = "link-record" | "project-record" | "event" | "execution-event";
 
 export interface OutboxDraft {
   readonly kind: OutboxKind;

@@ -191,8 +191,8 @@ export class ExecutionStore {
   /** Executions with task changes that no settlement has seen yet, oldest first. */
   async listUnapplied(options: { olderThanMs: number; limit: number }): Promise<number[]> {
     const result = await this.#database.query<{ execution_id: number }>(
-      `SELECT execution_id FROM tasks WHERE NOT applied AND updated_at < now() - make_interval(secs => $1 / 1000.0)
-        GROUP BY execution_id ORDER BY min(updated_at) LIMIT $2`,
+      `SELECT execution_id FROM task_changes WHERE changed_at < clock_timestamp() - make_interval(secs => $1 / 1000.0)
+        GROUP BY execution_id ORDER BY min(changed_at) LIMIT $2`,
       [options.olderThanMs, options.limit],
     );
     return result.rows.map((row) => row.execution_id);

@@ -1,4 +1,4 @@
-/** Tasks in Postgres. Each change clears `applied`, so that a settlement that was missed is found by the sweep. */
+/** Tasks in Postgres. The database notes every change in task_changes, so that a settlement that was missed is found by the sweep. */
 import type { Queryable } from "../db/pool.ts";
 import { clip } from "./execution-store.ts";
 import type { TaskStatus } from "./plan/status.ts";
@@ -60,8 +60,7 @@ export class TaskStore {
   async update(executionId: number, key: string, change: TaskChange): Promise<boolean> {
     const result = await this.#database.query(
       `UPDATE tasks
-          SET status = $3, status_revision = $4, status_message = $5, retry_at = $6, extra_attrs = extra_attrs || $7::jsonb, applied = false,
-              updated_at = now(),
+          SET status = $3, status_revision = $4, status_message = $5, retry_at = $6, extra_attrs = extra_attrs || $7::jsonb, updated_at = now(),
               run_count = run_count + CASE WHEN status_revision < $4 THEN 1 ELSE 0 END,
               started_at = CASE
                 WHEN status_revision < $4 OR started_at IS NULL THEN CASE WHEN task_status_rank($3) >= 2 THEN now() END
@@ -120,7 +119,7 @@ export class TaskStore {
   /** Ends every open task, when their run itself was ended; tasks that wait for a retry are open. */
   async endOpen(executionId: number, status: "Stopped" | "Error", message: string): Promise<number> {
     const result = await this.#database.query(
-      `UPDATE tasks SET status = $2, status_message = $3, retry_at = NULL, applied = false, updated_at = now(), ended_at = now()
+      `UPDATE tasks SET status = $2, status_message = $3, retry_at = NULL, updated_at = now(), ended_at = now()
         WHERE execution_id = $1 AND (task_status_rank(status) < 3 OR retry_at IS NOT NULL)`,
       [executionId, status, clip(message)],
     );

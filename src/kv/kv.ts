@@ -21,23 +21,42 @@ export interface Lease {
   release(): Promise<void>;
 }
 
+export interface Mark {
+  readonly slot: number;
+  readonly member: string;
+  /** Before everything of its slot that is not; a member that waits already moves up. */
+  readonly urgent?: boolean;
+}
+
 export interface Claim {
+  readonly slot: number;
   readonly member: string;
   /** Must be given back to complete; a mark that came after the claim makes complete a no-op. */
   readonly token: string;
 }
 
-export interface ClaimQueue {
-  /** Adds members or, when present, notes that they were marked again. One round trip for the batch. */
-  mark(slot: number, members: readonly string[]): Promise<void>;
-  claim(slot: number, limit: number, leaseMs: number): Promise<Claim[]>;
-  /** Removes what was not marked again since its claim; the rest becomes claimable at once. */
-  complete(slot: number, claims: readonly Claim[]): Promise<void>;
-  extend(slot: number, claims: readonly Claim[], leaseMs: number): Promise<void>;
+export interface SlotState {
+  readonly slot: number;
   /** Members that are not completed, claimed ones included. */
-  depth(slot: number): Promise<number>;
-  /** Age in ms of the oldest unclaimed mark, 0 when empty. */
-  oldestAgeMs(slot: number): Promise<number>;
+  readonly depth: number;
+  /** Age in ms of the oldest unclaimed mark, 0 when there is none. */
+  readonly oldestAgeMs: number;
+}
+
+/** Members wait in slots, which are apart from each other: a claim may take from many at once. Every call is one round trip for its batch. */
+export interface ClaimQueue {
+  /** Adds members or, when present, notes that they were marked again. Whoever watches the queue is woken. Returns how many are new. */
+  mark(marks: readonly Mark[]): Promise<number>;
+  /** Oldest first in each slot. No slot takes more than its even share while another has something left. */
+  claim(slots: readonly number[], limit: number, leaseMs: number): Promise<Claim[]>;
+  /** Removes what was not marked again since its claim; the rest becomes claimable at once. */
+  complete(claims: readonly Claim[]): Promise<void>;
+  /** Also shortens: what is extended by nothing may be claimed again at once, waiting since its first mark. */
+  extend(claims: readonly Claim[], leaseMs: number): Promise<void>;
+  /** Of these slots, in their order. */
+  states(slots: readonly number[]): Promise<SlotState[]>;
+  /** A message for every batch of marks: the slots, separated by commas, or an empty text when they are many. */
+  watch(handlers: SubscribeHandlers): Promise<Subscription>;
 }
 
 export interface GroupEntry {

@@ -186,7 +186,13 @@ export class PostgresKv implements Kv {
   }
 
   queue(name: string): ClaimQueue {
-    return new PostgresClaimQueue(this.#db, this.#key(name));
+    const channel = `queue:${name}`;
+    return new PostgresClaimQueue({
+      db: this.#db,
+      queue: this.#key(name),
+      channel: this.#listener.physicalName(channel),
+      watch: (handlers) => this.subscribe(channel, handlers),
+    });
   }
 
   async check(signal?: AbortSignal): Promise<void> {

@@ -54,13 +54,13 @@ export class PostgresListener {
   }
 
   subscribe(channel: string, handlers: SubscribeHandlers): Promise<Subscription> {
-    return this.#hub.subscribe(this.#physical(channel), handlers);
+    return this.#hub.subscribe(this.physicalName(channel), handlers);
   }
 
   async publish(channel: string, message: string): Promise<void> {
     checkMessageSize(message);
     // The mark in front: NOTIFY cannot carry an empty payload apart from none.
-    await this.#execute("SELECT pg_notify($1, $2)", [this.#physical(channel), `+${message}`]);
+    await this.#execute("SELECT pg_notify($1, $2)", [this.physicalName(channel), `+${message}`]);
   }
 
   async close(): Promise<void> {
@@ -134,8 +134,8 @@ export class PostgresListener {
     }
   }
 
-  /** A name that Postgres takes: 63 bytes at most, from any text. */
-  #physical(channel: string): string {
+  /** A name that Postgres takes, 63 bytes at most, from any text. Messages under it begin with a plus sign. */
+  physicalName(channel: string): string {
     return `kv_${createHash("sha256").update(`${this.#options.prefix}${channel}`).digest("hex").slice(0, 40)}`;
   }
 }

@@ -6,9 +6,10 @@ import { randomUUID } from "node:crypto";
 import { Redis } from "ioredis";
 import type { RedisOptions } from "ioredis";
 import { checkMessageSize, toKvUnavailable, withDeadline } from "./deadline.ts";
-import type { Claim, ClaimQueue, Group, GroupEntry, Kv, Lease, SetOptions, SubscribeHandlers, Subscription } from "./kv.ts";
+import type { ClaimQueue, Group, GroupEntry, Kv, Lease, SetOptions, SubscribeHandlers, Subscription } from "./kv.ts";
+import { RedisClaimQueue } from "./redis-queue.ts";
+import type { RunScript } from "./redis-queue.ts";
 import * as scripts from "./redis-scripts.ts";
-import type { RedisScript } from "./redis-scripts.ts";
 import { RedisSubscriber } from "./redis-subscriber.ts";
 
 export interface RedisKvOptions {
@@ -28,11 +29,6 @@ const CONNECT_WAIT_MS = 2_000;
 const PING_INTERVAL_MS = 2_000;
 const SUBSCRIBE_TIMEOUT_MS = 2_000;
 const SCAN_STEP = 500;
-/** Members of one script call: Redis serves nobody else while it runs. */
-const QUEUE_CHUNK = 5_000;
-
-/** Runs one of the scripts; false and nil arrive as null. */
-type RunScript = (script: RedisScript, keys: readonly string[], args: readonly (string | number)[]) => Promise<unknown>;
 
 export class RedisKv implements Kv {
   readonly driver = "redis";
@@ -163,7 +159,14 @@ export class RedisKv implements Kv {
   }
 
   queue(name: string): ClaimQueue {
-    return new RedisClaimQueue((slot, parts) => this.#tagged(`q:${name}:${slot}`, parts), this.#run);
+    const [counter = ""] = this.#tagged(`q:${name}`, ["n"]);
+    const channel = `queue:${name}`;
+    return new RedisClaimQueue({
+      counter,
+      channel: this.#channel(channel),
+      run: this.#run,
+      watch: (handlers) => this.subscribe(channel, handlers),
+    });
   }
 
   async check(signal?: AbortSignal): Promise<void> {
@@ -192,58 +195,6 @@ export class RedisKv implements Kv {
   #tagged(tag: string, parts: readonly string[]): string[] {
     return parts.map((part) => `${this.#prefix}{${tag}}:${part}`);
   }
-}
-
-class RedisClaimQueue implements ClaimQueue {
-  readonly #keys: (slot: number, parts: readonly string[]) => string[];
-  readonly #run: RunScript;
-
-  constructor(keys: (slot: number, parts: readonly string[]) => string[], run: RunScript) {
-    this.#keys = keys;
-    this.#run = run;
-  }
-
-  async mark(slot: number, members: readonly string[]): Promise<void> {
-    const keys = this.#keys(slot, ["w", "c", "r"]);
-    await Promise.all(chunks(members, QUEUE_CHUNK).map((chunk) => this.#run(scripts.QUEUE_MARK, keys, chunk)));
-  }
-
-  async claim(slot: number, limit: number, leaseMs: number): Promise<Claim[]> {
-    const answer = await this.#run(scripts.QUEUE_CLAIM, this.#keys(slot, ["w", "c", "t", "r", "n"]), [
-      Math.min(limit, QUEUE_CHUNK),
-      leaseMs,
-    ]);
-    const [token, ...members] = toTexts(answer);
-    return token === undefined ? [] : members.map((member) => ({ member, token }));
-  }
-
-  async complete(slot: number, claims: readonly Claim[]): Promise<void> {
-    const keys = this.#keys(slot, ["w", "c", "t", "r"]);
-    await Promise.all(chunks(claims, QUEUE_CHUNK).map((chunk) => this.#run(scripts.QUEUE_COMPLETE, keys, flatten(chunk))));
-  }
-
-  async extend(slot: number, claims: readonly Claim[], leaseMs: number): Promise<void> {
-    const keys = this.#keys(slot, ["c", "t"]);
-    await Promise.all(chunks(claims, QUEUE_CHUNK).map((chunk) => this.#run(scripts.QUEUE_EXTEND, keys, [leaseMs, ...flatten(chunk)])));
-  }
-
-  async depth(slot: number): Promise<number> {
-    return Number(await this.#run(scripts.QUEUE_DEPTH, this.#keys(slot, ["w", "c"]), []));
-  }
-
-  async oldestAgeMs(slot: number): Promise<number> {
-    return Number(await this.#run(scripts.QUEUE_OLDEST, this.#keys(slot, ["w", "c", "t"]), []));
-  }
-}
-
-function flatten(claims: readonly Claim[]): string[] {
-  return claims.flatMap((claim) => [claim.member, claim.token]);
-}
-
-function chunks<T>(items: readonly T[], size: number): T[][] {
-  const parts: T[][] = [];
-  for (let start = 0; start < items.length; start += size) parts.push(items.slice(start, start + size));
-  return parts;
 }
 
 function toTexts(answer: unknown): string[] {

@@ -2,8 +2,9 @@
  * What must happen at once in Redis. Every script touches keys of one hash tag only, takes the time from the server, and is sent by its
  * digest.
  *
- * A slot of a claim queue has four keys: `w` waiting members by the time of their mark, `c` claimed ones by the end of their lease,
- * `t` the claim of each as `token:time of mark`, `r` the time at which a claimed one was marked again; and `n`, the last token.
+ * A claim queue has one hash tag, so that one script takes from many slots; its keys are made from the first, `n`, the last token. `w<slot>` has the
+ * waiting members of a slot by the time of their mark, which for urgent ones is moved to before all others. What is claimed is named
+ * `slot/member`: `c` has it by the end of its lease, `t` as `token:score`, `r` the score of its next mark; `k` counts it by slot.
  */
 const NOW = `local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -79,88 +80,143 @@ export const GROUP_REMOVE: RedisScript = {
 return redis.call('ZREM', KEYS[2], ARGV[1])`,
 };
 
-/** KEYS: w, c, r. ARGV: members. */
+/** Urgent marks are so much older. In milliseconds, some three hundred years. */
+const QUEUE = `local base = string.sub(KEYS[1], 1, -2)
+local ahead = 10000000000000
+local function each(list, size, call)
+  for i = 1, #list, size do call(unpack(list, i, math.min(i + size - 1, #list))) end
+end
+`;
+
+/** KEYS: n. ARGV: channel, message, then slot, member, 1 for urgent, ... */
 export const QUEUE_MARK: RedisScript = {
   name: "slipwayQueueMark",
-  keys: 3,
-  lua: `${NOW}for i = 1, #ARGV do
-  if redis.call('ZSCORE', KEYS[2], ARGV[i]) then redis.call('HSETNX', KEYS[3], ARGV[i], now)
-  else redis.call('ZADD', KEYS[1], 'NX', now, ARGV[i]) end
+  keys: 1,
+  lua: `${NOW}${QUEUE}local claimed, new = redis.call('EXISTS', base .. 'c') == 1, 0
+for i = 3, #ARGV, 3 do
+  local slot, member, urgent = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1'
+  local score = urgent and now - ahead or now
+  local name = slot .. '/' .. member
+  if claimed and redis.call('ZSCORE', base .. 'c', name) then
+    local before = redis.call('HGET', base .. 'r', name)
+    if not before or (urgent and tonumber(before) > 0) then redis.call('HSET', base .. 'r', name, score) end
+  else new = new + redis.call('ZADD', base .. 'w' .. slot, 'LT', score, member) end
 end
-return #ARGV`,
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return new`,
 };
 
-/** KEYS: w, c, t, r, n. ARGV: limit, lease. Members whose lease ran out wait again since their first mark. */
+/** KEYS: n. ARGV: limit, lease, slots. Members whose lease ran out wait again since their first mark. */
 export const QUEUE_CLAIM: RedisScript = {
   name: "slipwayQueueClaim",
-  keys: 5,
-  lua: `${NOW}local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[1])
-for _, member in ipairs(expired) do
-  local claim = redis.call('HGET', KEYS[3], member) or ('0:' .. now)
-  redis.call('ZREM', KEYS[2], member)
-  redis.call('HDEL', KEYS[3], member)
-  redis.call('HDEL', KEYS[4], member)
-  redis.call('ZADD', KEYS[1], string.match(claim, ':(.*)'), member)
+  keys: 1,
+  lua: `${NOW}${QUEUE}local limit, token, answer = tonumber(ARGV[1]), nil, {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, limit)) do
+  local slot, member = string.match(name, '^(%d+)/(.*)$')
+  local claim = redis.call('HGET', base .. 't', name) or ('0:' .. now)
+  redis.call('ZADD', base .. 'w' .. slot, 'LT', string.match(claim, ':(.*)'), member)
+  redis.call('ZREM', base .. 'c', name)
+  redis.call('HDEL', base .. 't', name)
+  redis.call('HDEL', base .. 'r', name)
+  redis.call('HINCRBY', base .. 'k', slot, -1)
 end
-local picked = redis.call('ZPOPMIN', KEYS[1], ARGV[1])
-if #picked == 0 then return {} end
-local token = redis.call('INCR', KEYS[5])
-local answer = { tostring(token) }
-for i = 1, #picked, 2 do
-  redis.call('ZADD', KEYS[2], now + ARGV[2], picked[i])
-  redis.call('HSET', KEYS[3], picked[i], token .. ':' .. picked[i + 1])
-  answer[#answer + 1] = picked[i]
+local function take(slot, count)
+  local picked = redis.call('ZPOPMIN', base .. 'w' .. slot, count)
+  if #picked == 0 then return 0 end
+  token = token or redis.call('INCR', KEYS[1])
+  local leases, tokens = {}, {}
+  answer[#answer + 1] = slot
+  answer[#answer + 1] = #picked / 2
+  for i = 1, #picked, 2 do
+    local name = slot .. '/' .. picked[i]
+    leases[i], leases[i + 1] = now + ARGV[2], name
+    tokens[i], tokens[i + 1] = name, token .. ':' .. picked[i + 1]
+    answer[#answer + 1] = picked[i]
+  end
+  each(leases, 1000, function(...) redis.call('ZADD', base .. 'c', ...) end)
+  each(tokens, 1000, function(...) redis.call('HSET', base .. 't', ...) end)
+  redis.call('HINCRBY', base .. 'k', slot, #picked / 2)
+  return #picked / 2
 end
+local share, full = math.ceil(limit / (#ARGV - 2)), {}
+for i = 3, #ARGV do
+  if limit == 0 then break end
+  local count = take(ARGV[i], math.min(share, limit))
+  limit = limit - count
+  if count == share then full[#full + 1] = ARGV[i] end
+end
+for _, slot in ipairs(full) do
+  if limit == 0 then break end
+  limit = limit - take(slot, limit)
+end
+table.insert(answer, 1, tostring(token or 0))
 return answer`,
 };
 
-/** KEYS: w, c, t, r. ARGV: member, token, member, token ... */
+/** KEYS: n. ARGV: slot, member, token, ... */
 export const QUEUE_COMPLETE: RedisScript = {
   name: "slipwayQueueComplete",
-  keys: 4,
-  lua: `for i = 1, #ARGV, 2 do
-  local claim = redis.call('HGET', KEYS[3], ARGV[i])
-  if claim and string.match(claim, '^(.-):') == ARGV[i + 1] then
-    redis.call('ZREM', KEYS[2], ARGV[i])
-    redis.call('HDEL', KEYS[3], ARGV[i])
-    local again = redis.call('HGET', KEYS[4], ARGV[i])
-    if again then
-      redis.call('HDEL', KEYS[4], ARGV[i])
-      redis.call('ZADD', KEYS[1], again, ARGV[i])
+  keys: 1,
+  lua: `${QUEUE}local names, done, counts = {}, {}, {}
+for i = 1, #ARGV, 3 do names[#names + 1] = ARGV[i] .. '/' .. ARGV[i + 1] end
+local claims, again = {}, {}
+each(names, 1000, function(...) for _, claim in ipairs(redis.call('HMGET', base .. 't', ...)) do claims[#claims + 1] = claim end end)
+if redis.call('EXISTS', base .. 'r') == 1 then
+  each(names, 1000, function(...) for _, score in ipairs(redis.call('HMGET', base .. 'r', ...)) do again[#again + 1] = score end end)
+end
+for i, name in ipairs(names) do
+  local slot, member, token = ARGV[i * 3 - 2], ARGV[i * 3 - 1], ARGV[i * 3]
+  if claims[i] and string.match(claims[i], '^(.-):') == token then
+    done[#done + 1] = name
+    counts[slot] = (counts[slot] or 0) + 1
+    if again[i] then
+      redis.call('HDEL', base .. 'r', name)
+      redis.call('ZADD', base .. 'w' .. slot, 'LT', again[i], member)
     end
   end
 end
-return 1`,
+each(done, 1000, function(...)
+  redis.call('ZREM', base .. 'c', ...)
+  redis.call('HDEL', base .. 't', ...)
+end)
+for slot, count in pairs(counts) do redis.call('HINCRBY', base .. 'k', slot, -count) end
+return #done`,
 };
 
-/** KEYS: c, t. ARGV: lease, member, token ... */
+/** KEYS: n. ARGV: lease, then slot, member, token, ... */
 export const QUEUE_EXTEND: RedisScript = {
   name: "slipwayQueueExtend",
-  keys: 2,
-  lua: `${NOW}for i = 2, #ARGV, 2 do
-  local claim = redis.call('HGET', KEYS[2], ARGV[i])
-  if claim and string.match(claim, '^(.-):') == ARGV[i + 1] then redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[i]) end
+  keys: 1,
+  lua: `${NOW}${QUEUE}for i = 2, #ARGV, 3 do
+  local name = ARGV[i] .. '/' .. ARGV[i + 1]
+  local claim = redis.call('HGET', base .. 't', name)
+  if claim and string.match(claim, '^(.-):') == ARGV[i + 2] then redis.call('ZADD', base .. 'c', 'XX', now + ARGV[1], name) end
 end
 return 1`,
 };
 
-/** KEYS: w, c. */
-export const QUEUE_DEPTH: RedisScript = {
-  name: "slipwayQueueDepth",
-  keys: 2,
-  lua: `return redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2])`,
-};
-
-/** KEYS: w, c, t. */
-export const QUEUE_OLDEST: RedisScript = {
-  name: "slipwayQueueOldest",
-  keys: 3,
-  lua: `${NOW}local oldest = tonumber(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or now)
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 1000)) do
-  local claim = redis.call('HGET', KEYS[3], member)
-  if claim then oldest = math.min(oldest, tonumber(string.match(claim, ':(.*)'))) end
+/** KEYS: n. ARGV: slots. Answers depth and age of each. */
+export const QUEUE_STATES: RedisScript = {
+  name: "slipwayQueueStates",
+  keys: 1,
+  lua: `${NOW}${QUEUE}local answer, oldest = {}, {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, 1000)) do
+  local slot, claim = string.match(name, '^(%d+)/'), redis.call('HGET', base .. 't', name)
+  if claim then
+    local score = tonumber(string.match(claim, ':(.*)'))
+    oldest[slot] = math.min(oldest[slot] or now, score < 0 and score + ahead or score)
+  end
 end
-return now - oldest`,
+for i, slot in ipairs(ARGV) do
+  local key, first = base .. 'w' .. slot, oldest[slot] or now
+  local urgent = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if urgent and tonumber(urgent) < 0 then first = math.min(first, urgent + ahead) end
+  local plain = redis.call('ZRANGEBYSCORE', key, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if plain then first = math.min(first, tonumber(plain)) end
+  answer[i * 2 - 1] = redis.call('ZCARD', key) + tonumber(redis.call('HGET', base .. 'k', slot) or '0')
+  answer[i * 2] = now - first
+end
+return answer`,
 };
 
 export const REDIS_SCRIPTS: readonly RedisScript[] = [
@@ -175,6 +231,5 @@ export const REDIS_SCRIPTS: readonly RedisScript[] = [
   QUEUE_CLAIM,
   QUEUE_COMPLETE,
   QUEUE_EXTEND,
-  QUEUE_DEPTH,
-  QUEUE_OLDEST,
+  QUEUE_STATES,
 ];

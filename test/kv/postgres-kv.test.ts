@@ -43,13 +43,13 @@ test("postgres: prefixes keep deployments apart", async (t) => {
   const heard = recorder();
   await other.subscribe("c", heard);
   await subject.a.set("shared", "a");
-  await subject.a.queue("q").mark(0, ["m"]);
+  await subject.a.queue("q").mark([{ slot: 0, member: "m" }]);
   await subject.a.publish("c", "from a");
   await other.publish("c", "own");
   await eventually(() => heard.events.includes("message own"), "its own message arrives");
   assert.deepEqual(heard.events, ["ready", "message own"]);
   assert.equal(await other.get("shared"), null);
-  assert.equal(await other.queue("q").depth(0), 0);
+  assert.equal((await other.queue("q").states([0]))[0]?.depth, 0);
 });
 
 test("postgres: what has expired is swept away in bounded batches, the rest stays", async () => {

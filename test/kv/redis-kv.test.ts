@@ -90,7 +90,7 @@ test("redis: a driver opens while Redis is away, fails at once, and works when R
   await kv.subscribe("channel", heard);
   const started = performance.now();
   for (let index = 0; index < 20; index += 1) await assert.rejects(kv.get("x"), unavailable);
-  await assert.rejects(kv.queue("q").claim(0, 1, 1), unavailable);
+  await assert.rejects(kv.queue("q").claim([0], 1, 1), unavailable);
   await assert.rejects(kv.check(), unavailable);
   assert.ok(performance.now() - started < 1_500, "commands waited for a connection");
   assert.deepEqual(heard.events, []);
@@ -123,8 +123,8 @@ test("redis: after a restart that lost everything scripts work and fences still 
   assert.equal(await lease.renew(60_000), false);
   const next = await kv.acquireLease("l", "me", 60_000);
   assert.ok(next && next.fence > lease.fence);
-  await kv.queue("q").mark(0, ["a"]);
-  assert.equal((await kv.queue("q").claim(0, 1, 1_000)).length, 1);
+  await kv.queue("q").mark([{ slot: 0, member: "a" }]);
+  assert.equal((await kv.queue("q").claim([0], 1, 1_000)).length, 1);
 });
 
 test("redis: a server that hangs costs a command its deadline, and the channel is given up", async (t) => {

@@ -1,49 +1,15 @@
 /** What every driver of the key-value contract must do; each driver's test runs all of it against the real service. */
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { isSlipwayError } from "../../src/core/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../../src/kv/kv.ts";
-import type { Kv, SubscribeHandlers } from "../../src/kv/kv.ts";
+import type { SubscribeHandlers } from "../../src/kv/kv.ts";
+import { queueTests } from "./kv-queue-conformance.ts";
+import { eventually, name, pause, recorder } from "./kv-subject.ts";
+import type { KvSubject } from "./kv-subject.ts";
 
-export interface KvSubject {
-  /** Two processes that share the service and a prefix. */
-  readonly a: Kv;
-  readonly b: Kv;
-  /** Cuts the listening connections of `b` at the server. */
-  cutSubscriber(): Promise<void>;
-}
-
-export interface Recorder extends SubscribeHandlers {
-  readonly events: string[];
-}
-
-export function recorder(): Recorder {
-  const events: string[] = [];
-  return {
-    events,
-    onMessage: (message) => void events.push(`message ${message}`),
-    onLost: () => void events.push("lost"),
-    onReady: () => void events.push("ready"),
-  };
-}
-
-export async function eventually(condition: () => boolean | Promise<boolean>, what: string, withinMs = 10_000): Promise<void> {
-  const until = performance.now() + withinMs;
-  while (!(await condition())) {
-    if (performance.now() > until) assert.fail(`did not happen in time: ${what}`);
-    await pause(10);
-  }
-}
-
-export function pause(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
-
-/** Keys of a test's own. */
-function name(what: string): string {
-  return `${what}-${randomUUID().slice(0, 8)}`;
-}
+export { eventually, pause, recorder } from "./kv-subject.ts";
+export type { KvSubject } from "./kv-subject.ts";
 
 export function kvConformance(driver: string, subject: () => KvSubject): void {
   valueTests(driver, subject);
@@ -194,135 +160,6 @@ function leaseTests(driver: string, subject: () => KvSubject): void {
     const next = await b.acquireLease(key, "same-name", 300);
     assert.ok(next && next.fence > lease.fence);
     await next.release();
-  });
-}
-
-function queueTests(driver: string, subject: () => KvSubject): void {
-  test(`${driver}: marks coalesce, slots and queues are apart, oldest marks are claimed first`, async () => {
-    const { a, b } = subject();
-    const queue = name("queue");
-    const [qa, qb] = [a.queue(queue), b.queue(queue)];
-    await qa.mark(1, ["x", "y", "x"]);
-    await pause(20);
-    await Promise.all([qb.mark(1, ["y", "z"]), qa.mark(1, ["z", "y", "x"])]);
-    await qa.mark(2, ["x"]);
-    await a.queue(`${queue}-other`).mark(1, ["x"]);
-    assert.equal(await qb.depth(1), 3);
-    assert.ok((await qb.oldestAgeMs(1)) >= 15);
-    const first = await qb.claim(1, 2, 5_000);
-    assert.deepEqual(first.map((claim) => claim.member).toSorted(), ["x", "y"]);
-    const rest = await qa.claim(1, 10, 5_000);
-    assert.deepEqual(
-      rest.map((claim) => claim.member),
-      ["z"],
-    );
-    assert.equal(await qa.depth(1), 3);
-    assert.equal(await qa.oldestAgeMs(1), 0);
-    await qb.complete(1, first);
-    await qa.complete(1, rest);
-    assert.equal(await qa.depth(1), 0);
-    assert.deepEqual(await qa.claim(1, 10, 5_000), []);
-    assert.equal(await qa.depth(2), 1);
-    await qa.complete(2, await qa.claim(2, 1, 5_000));
-    await qa.mark(2, []);
-    await qa.complete(2, []);
-    await a.queue(`${queue}-other`).complete(1, await a.queue(`${queue}-other`).claim(1, 1, 5_000));
-  });
-
-  test(`${driver}: a mark during a claim keeps the member, claimable at once after complete`, async () => {
-    const { a, b } = subject();
-    const queue = a.queue(name("queue"));
-    await queue.mark(0, ["again", "done"]);
-    const claims = await queue.claim(0, 10, 60_000);
-    await Promise.all([queue.mark(0, ["again"]), queue.mark(0, ["again"])]);
-    assert.deepEqual(await queue.claim(0, 10, 60_000), [], "a claimed member was given out twice");
-    await queue.complete(0, claims);
-    assert.equal(await queue.depth(0), 1);
-    const next = await queue.claim(0, 10, 60_000);
-    assert.deepEqual(
-      next.map((claim) => claim.member),
-      ["again"],
-    );
-    await queue.complete(0, next);
-    assert.equal(await queue.depth(0), 0);
-    await b.check();
-  });
-
-  test(`${driver}: what a crashed claimer held goes to another, and the first cannot complete it any more`, async () => {
-    const { a, b } = subject();
-    const queue = name("queue");
-    await a.queue(queue).mark(3, ["m1", "m2"]);
-    const lost = await a.queue(queue).claim(3, 10, 250);
-    assert.equal(lost.length, 2);
-    assert.deepEqual(await b.queue(queue).claim(3, 10, 5_000), []);
-    await pause(400);
-    assert.ok((await b.queue(queue).oldestAgeMs(3)) >= 350, "an expired claim counts from its mark");
-    const taken = await b.queue(queue).claim(3, 10, 5_000);
-    assert.deepEqual(taken.map((claim) => claim.member).toSorted(), ["m1", "m2"]);
-    await a.queue(queue).complete(3, lost);
-    assert.equal(await a.queue(queue).depth(3), 2, "a former claimer completed");
-    await b.queue(queue).complete(3, taken);
-    assert.equal(await a.queue(queue).depth(3), 0);
-  });
-
-  test(`${driver}: an extended claim outlives its first lease; a former claimer cannot extend`, async () => {
-    const { a, b } = subject();
-    const queue = name("queue");
-    await a.queue(queue).mark(0, ["m"]);
-    const claims = await a.queue(queue).claim(0, 1, 250);
-    await a.queue(queue).extend(0, claims, 1_200);
-    await pause(400);
-    assert.deepEqual(await b.queue(queue).claim(0, 1, 250), []);
-    await pause(1_000);
-    const [next] = await b.queue(queue).claim(0, 1, 250);
-    assert.equal(next?.member, "m");
-    await a.queue(queue).extend(0, claims, 60_000);
-    await pause(400);
-    assert.equal((await a.queue(queue).claim(0, 1, 5_000)).length, 1, "a former claimer held the member");
-  });
-
-  test(`${driver}: concurrent claimers never share a member, and with marks all the while nothing is lost`, async () => {
-    const { a, b } = subject();
-    const queue = name("queue");
-    const total = 600;
-    const held = new Set<string>();
-    const worked = new Map<string, number>();
-    const wanted = new Map<string, number>();
-    let producing = true;
-    async function produce(kv: Kv): Promise<void> {
-      for (let turn = 0; turn < 12; turn += 1) {
-        const members = Array.from({ length: 100 }, () => `m${Math.floor(Math.random() * total)}`);
-        // The wish is older than the mark: whoever claims after the mark must see it.
-        for (const member of members) wanted.set(member, (wanted.get(member) ?? 0) + 1);
-        await kv.queue(queue).mark(0, members);
-      }
-    }
-    async function work(kv: Kv): Promise<void> {
-      for (;;) {
-        const last = !producing;
-        const claims = await kv.queue(queue).claim(0, 37, 60_000);
-        if (claims.length === 0 && last) return;
-        const seen = new Map<string, number>();
-        for (const { member } of claims) {
-          assert.ok(!held.has(member), `${member} is held twice`);
-          held.add(member);
-          seen.set(member, wanted.get(member) ?? 0);
-        }
-        await pause(Math.random() * 3);
-        for (const [member, wish] of seen) {
-          worked.set(member, Math.max(wish, worked.get(member) ?? 0));
-          held.delete(member);
-        }
-        await kv.queue(queue).complete(0, claims);
-      }
-    }
-    const workers = [work(a), work(b), work(a), work(b)];
-    await Promise.all([produce(a), produce(b)]).finally(() => {
-      producing = false;
-    });
-    await Promise.all(workers);
-    assert.equal(await a.queue(queue).depth(0), 0);
-    assert.deepEqual(new Map([...worked].toSorted()), new Map([...wanted].toSorted()));
   });
 }
 
