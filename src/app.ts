@@ -21,6 +21,8 @@ import type { Clock } from "./core/clock.ts";
 import { Closer } from "./core/dispose.ts";
 import { migrate } from "./db/migrate.ts";
 import { Database } from "./db/pool.ts";
+import { openRefresh } from "./execution/refresh/open-refresh.ts";
+import type { Refresh } from "./execution/refresh/open-refresh.ts";
 import type { Kv } from "./kv/kv.ts";
 import { Members } from "./kv/members.ts";
 import { openKv } from "./kv/open-kv.ts";
@@ -79,6 +81,7 @@ export interface App {
   readonly kv: Kv;
   readonly members: Members;
   readonly bus: InvalidationBus;
+  readonly refresh: Refresh;
   readonly store: BlobStore;
   readonly encryption: Encryption;
   readonly catalog: Catalog;
@@ -175,7 +178,7 @@ function openTelemetry({ config, parts }: BuildInput): Pick<App, "metrics" | "he
   return { metrics, health: new Health(), accessLog };
 }
 
-type State = Pick<App, "bootId" | "database" | "kv" | "members" | "bus">;
+type State = Pick<App, "bootId" | "database" | "kv" | "members" | "bus" | "refresh">;
 
 /** What all processes share, and how they hear of each other. */
 async function openState({ config, endpoints, parts, closer }: BuildInput): Promise<State> {
@@ -202,7 +205,21 @@ async function openState({ config, endpoints, parts, closer }: BuildInput): Prom
   closer.add("members", () => members.leave());
   const bus = await InvalidationBus.open({ kv, members, logger });
   closer.add("invalidations", () => bus.close());
-  return { bootId, database, kv, members, bus };
+  const { slots, batch, attempts, sweep_seconds: sweep } = settings.refresh;
+  const refresh = openRefresh({
+    kv,
+    database,
+    logger,
+    settings: { slots, batch, attempts, sweepMs: sweep * 1000 },
+    onChanges: () => announceOutbox(kv),
+  });
+  closer.add("refresh marks", () => refresh.marker.close());
+  return { bootId, database, kv, members, bus, refresh };
+}
+
+/** A wake-up: the relay polls as well, so a lost one costs a moment. */
+function announceOutbox(kv: Kv): void {
+  void kv.publish(OUTBOX_CHANNEL, "").catch(() => undefined);
 }
 
 type Content = Pick<App, "encryption" | "store" | "catalog" | "auth">;
@@ -223,8 +240,7 @@ async function openContent({ config, parts, closer }: BuildInput, shared: State 
     bus,
     clock,
     log: logger,
-    // A wake-up: the relay polls as well, so a lost one costs a moment.
-    onOutbox: () => void kv.publish(OUTBOX_CHANNEL, "").catch(() => undefined),
+    onOutbox: () => announceOutbox(kv),
     cache: { maxBytes: settings.cache.memory_mb * 1024 * 1024, staleOnDbErrorMs: settings.auth.stale_on_db_error_seconds * 1000 },
   });
   closer.add("catalog", () => catalog.close());

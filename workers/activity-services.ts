@@ -30,6 +30,7 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
       "link-record": (rows, signal) => writeLinkRecords(rows, store, signal),
       "project-record": (rows, signal) => writeProjectRecords(rows, { database, store }, signal),
       event: dispatchEvents([]),
+      "execution-event": app.refresh.hooks.handler(),
     },
   });
   app.metrics.addSource(() => {

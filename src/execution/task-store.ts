@@ -87,7 +87,7 @@ export class TaskStore {
     const { rows } = await this.#database.query<{ key: string }>(
       `UPDATE tasks t
           SET status = c.status, status_revision = c.revision, status_message = c.message, retry_at = c."retryAt",
-              extra_attrs = t.extra_attrs || c.attrs, applied = false, updated_at = now(),
+              extra_attrs = t.extra_attrs || c.attrs, updated_at = now(),
               run_count = t.run_count + CASE WHEN t.status_revision < c.revision THEN 1 ELSE 0 END,
               started_at = CASE
                 WHEN t.status_revision < c.revision OR t.started_at IS NULL THEN CASE WHEN task_status_rank(c.status) >= 2 THEN now() END

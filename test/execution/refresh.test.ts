@@ -9,6 +9,7 @@ import { Redis } from "ioredis";
 import { SlipwayError } from "../../src/core/errors.ts";
 import type { Database } from "../../src/db/pool.ts";
 import type { Refresh } from "../../src/execution/refresh/open-refresh.ts";
+import type { Holding } from "../../src/execution/refresh/refresher.ts";
 import type { ExecutionChange } from "../../src/execution/refresh/execution-hooks.ts";
 import { Outbox } from "../../src/catalog/outbox.ts";
 import { ExecutionStore } from "../../src/execution/execution-store.ts";
@@ -50,15 +51,9 @@ async function setup(t: TestContext, driver: string, settings = {}): Promise<Set
 }
 
 /** Holds slots until the test ends. */
-function hold(
-  t: TestContext,
-  { refresher }: Pick<Refresh, "refresher">,
-  slots = ALL_SLOTS,
-  shard = { id: 0, total: 1 },
-  sweeps = false,
-): () => Promise<void> {
+function hold(t: TestContext, { refresher }: Pick<Refresh, "refresher">, share: Partial<Holding> = {}): () => Promise<void> {
   const stop = new AbortController();
-  const running = refresher.hold({ slots, shard, sweeps }, stop.signal);
+  const running = refresher.hold({ slots: ALL_SLOTS, shard: { id: 0, total: 1 }, sweeps: false, ...share }, stop.signal);
   const end = async (): Promise<void> => {
     stop.abort();
     await running;
@@ -104,15 +99,10 @@ for (const driver of ["redis", "postgres"]) {
     const other = testRefresh({ kv, database, logger: quietLogger, settings: { batch: 200 } });
     const ids = await seedExecutions(database, 1_280);
     await refresh.marker.markAll(ids.map((id) => ({ id, vendor: "REPLICATION" })));
-    const even = ALL_SLOTS.filter((slot) => slot % 2 === 0);
+    const half = (rest: number): number[] => ALL_SLOTS.filter((slot) => slot % 2 === rest);
     const ends = [
-      hold(t, refresh, even, { id: 0, total: 2 }),
-      hold(
-        t,
-        other,
-        ALL_SLOTS.filter((slot) => slot % 2 === 1),
-        { id: 1, total: 2 },
-      ),
+      hold(t, refresh, { slots: half(0), shard: { id: 0, total: 2 } }),
+      hold(t, other, { slots: half(1), shard: { id: 1, total: 2 } }),
     ];
     await settledAll(database, 1_280);
     await eventually("the pass is told", async () => logger.lines.some(({ message }) => message.includes("done,")));
@@ -242,7 +232,7 @@ test("a Redis that lost everything is filled again from the database", { skip: m
   const ids = await seedExecutions(database, 100);
   await refresh.marker.markAll(ids.map((id) => ({ id, vendor: "REPLICATION" })));
   const admin = new Redis(await testRedisUrl(), { protocol: 2 });
-  t.after(() => void admin.disconnect());
+  t.after(() => admin.disconnect());
   await admin.del(...(await admin.keys(`${prefix}*`)));
   assert.equal((await refresh.sweeper.sweep(new AbortController().signal, 0)).marked, 100);
   hold(t, refresh);

@@ -74,7 +74,7 @@ export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
   const limits = { uploadMaxAgeMs: 60_000, collectionGraceMs: 60_000, ...parts.limits };
   const relay = new OutboxRelay({
     outbox: new Outbox(database),
-    handlers: parts.handlers ?? {},
+    handlers: { "execution-event": async () => undefined, ...parts.handlers },
     kv: parts.kv,
     logger: testLogger,
     ...parts.relay,
