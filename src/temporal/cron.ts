@@ -86,9 +86,10 @@ function ordinal(value: number | string): number {
   return month >= 0 ? month + 1 : DAYS.findIndex((name) => name === value);
 }
 
-function weekdays(ranges: readonly Range[]): { start: (typeof DAYS)[number] }[] {
+/** With both ends: the client takes an absent one for Monday. */
+function weekdays(ranges: readonly Range[]): { start: (typeof DAYS)[number]; end: (typeof DAYS)[number] }[] {
   const days = new Set(expandRanges(ranges).map((day) => day % 7));
-  return [...days].toSorted((a, b) => a - b).map((day) => ({ start: DAYS[day] ?? "SUNDAY" }));
+  return [...days].toSorted((a, b) => a - b).map((day) => ({ start: DAYS[day] ?? "SUNDAY", end: DAYS[day] ?? "SUNDAY" }));
 }
 
 /** A step over all values is a restriction too. */

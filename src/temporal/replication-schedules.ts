@@ -103,6 +103,7 @@ export class ReplicationSchedules {
   async reconcile(policies: readonly Policy[], signal?: AbortSignal): Promise<SchedulesReport> {
     const counts: Counts = { checked: 0, held: 0, failed: 0, missing: 0, extra: 0, changed: 0, unfired: 0 };
     const options: CallOptions = signal === undefined ? {} : { signal };
+    await this.#options.temporal.check(options);
     const wanted = new Set(policies.map(({ id }) => id));
     const extra = (await this.#list(options)).filter((id) => !wanted.has(id));
     const work = [
@@ -158,7 +159,7 @@ export class ReplicationSchedules {
       if ((await this.follow(policy.id, options)) === "created") this.#note("missing", policy.id, counts);
     } else if (!isAsWanted(existing, policy)) {
       if ((await this.follow(policy.id, options)) === "changed") this.#note("changed", policy.id, counts);
-    } else if (isHeld(existing)) {
+    } else if (existing.state.paused) {
       if (policy.enabled) counts.held += 1;
     } else if (await didNotFire({ ...this.#options, description: existing, options })) {
       await this.#mendUnfired(policy, existing, options);
