@@ -1,5 +1,10 @@
 /** Which mounts a process serves, by its roles. The only place where the HTTP surfaces meet the parts of the application. */
 import type { App } from "../src/app.ts";
+import { RunFeed } from "../src/replication/run-feed.ts";
+import { RunFigures } from "../src/replication/run-figures.ts";
+import { addRunMetrics } from "../src/replication/run-metrics.ts";
+import { RunProgress } from "../src/replication/run-progress.ts";
+import { RunView } from "../src/replication/run-view.ts";
 import { evictionRules } from "../src/proxy/eviction.ts";
 import { createCacheApiRouter } from "./cache/cache-api.ts";
 import { createPurgeRouter } from "./cache/purge.ts";
@@ -16,7 +21,9 @@ import { reachableUrl } from "./internal/address.ts";
 import { createInternalFills } from "./internal/fills.ts";
 import { createRegistriesRouter, createRegistryDirectory } from "./harbor/registries.ts";
 import { createAdaptersRouter } from "./harbor/replication/adapters.ts";
+import { createExecutionsRouter } from "./harbor/replication/executions.ts";
 import { createPoliciesRouter } from "./harbor/replication/policies.ts";
+import type { ReplicationServices } from "./harbor/replication/services.ts";
 import { createOpsRouter } from "./ops/ops.ts";
 import { startServer } from "./server.ts";
 import type { RunningServer, ServerOptions } from "./server.ts";
@@ -40,11 +47,13 @@ interface Surface {
   readonly addresses: ClientAddresses;
   readonly observer: HttpObserver;
   readonly version: string;
+  isDraining(): boolean;
 }
 
 export async function serve(app: App, options: ServeOptions): Promise<RunningServer> {
   const { server } = app.config.settings;
   const limits = new LimitCounters();
+  let running: RunningServer | null = null;
   app.metrics.addSource(() => limits.families());
   const surface: Surface = {
     app,
@@ -57,10 +66,11 @@ export async function serve(app: App, options: ServeOptions): Promise<RunningSer
       onLimit: (limit) => limits.count(limit),
     },
     version: options.version,
+    isDraining: () => running?.draining ?? false,
   };
   const { roles } = app.config;
   const ops = createOpsRouter({ health: app.health, metrics: app.metrics, version: options.version });
-  const running = await startServer({
+  running = await startServer({
     host: options.host,
     port: options.port,
     reusePort: options.reusePort,
@@ -105,7 +115,7 @@ function createTokenMount({ app, addresses }: Surface): Mount {
   return { path: "/service/token", operation: "token", handler };
 }
 
-function createHarborMount({ app, addresses, version }: Surface): Mount {
+function createHarborMount({ app, addresses, version, isDraining }: Surface): Mount {
   const { registries: store } = app.proxy;
   const services = {
     auth: app.auth,
@@ -122,8 +132,19 @@ function createHarborMount({ app, addresses, version }: Surface): Mount {
     createRegistriesRouter({ ...services, store, probe: app.registryProbe }),
     createAdaptersRouter(services),
     createPoliciesRouter({ ...services, policies, registries: store, schedules, logger }),
+    createExecutionsRouter({ ...services, ...runParts(app), isDraining }),
   ]);
   return { path: "/api", operation: "api", handler };
+}
+
+/** What people see of runs, and its series. */
+function runParts({ replication, database, kv, clock, closer, metrics }: App): Omit<ReplicationServices, "auth" | "clock" | "isDraining"> {
+  const view = new RunView(database);
+  const feed = new RunFeed({ view, kv, clock });
+  closer.add("run feed", () => feed.close());
+  metrics.addSource(() => feed.families());
+  addRunMetrics(metrics, { figures: new RunFigures(database), clock });
+  return { runs: replication.control, view, feed, progress: new RunProgress(), items: replication.items, logs: replication.logs };
 }
 
 function createCacheMount({ app, addresses }: Surface): Mount {

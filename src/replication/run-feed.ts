@@ -30,6 +30,8 @@ export interface RunFeedLimits {
 export const DEFAULT_RUN_FEED_LIMITS: RunFeedLimits = { maxWatchers: 200, minMs: 1_000, idleMs: 2_000 };
 
 const RETRY_AFTER_SECONDS = 10;
+/** Readings take at most this part of the time: one of ten. */
+const COST_FACTOR = 10;
 
 interface Poller {
   readonly executionId: number;
@@ -38,6 +40,8 @@ interface Poller {
   /** When the timer fires, and when the last reading began. */
   dueMs: number;
   readMs: number;
+  /** How long the last reading took. */
+  costMs: number;
   reading: boolean;
   /** Something was heard during the reading. */
   again: boolean;
@@ -114,7 +118,17 @@ export class RunFeed {
   #pollerOf(executionId: number): Poller {
     const known = this.#pollers.get(executionId);
     if (known) return known;
-    const poller: Poller = { executionId, listeners: new Set(), timer: null, dueMs: 0, readMs: 0, reading: false, again: false, seen: "" };
+    const poller: Poller = {
+      executionId,
+      listeners: new Set(),
+      timer: null,
+      dueMs: 0,
+      readMs: 0,
+      costMs: 0,
+      reading: false,
+      again: false,
+      seen: "",
+    };
     this.#pollers.set(executionId, poller);
     return poller;
   }
@@ -145,7 +159,8 @@ export class RunFeed {
       return;
     }
     const now = this.#parts.clock.now();
-    const due = Math.max(now + delayMs, poller.readMs + this.#limits.minMs);
+    // A run with very many items is read less often.
+    const due = Math.max(now + delayMs, poller.readMs + Math.max(this.#limits.minMs, poller.costMs * COST_FACTOR));
     if (poller.timer) {
       if (poller.dueMs <= due) return;
       clearTimeout(poller.timer);
@@ -169,6 +184,7 @@ export class RunFeed {
     );
     if ("detail" in found) poller.seen = inShort(found.detail);
     for (const listener of poller.listeners) listener(found);
+    poller.costMs = this.#parts.clock.now() - poller.readMs;
     poller.reading = false;
     if (poller.listeners.size === 0 || this.#pollers.get(poller.executionId) !== poller) return;
     this.#schedule(poller, poller.seen === before && !poller.again ? this.#limits.idleMs : 0);

@@ -197,9 +197,12 @@ WITH t AS (
       ON d.position = c.position AND coalesce(d.registry_id, 0) = c.registry_id
 ), shown AS (
   SELECT n.*, CASE WHEN n.registry_id = 0 THEN 'Local' ELSE g.name END AS name FROM named n LEFT JOIN registries g ON g.id = n.registry_id
+), by_task AS (
+  SELECT task_id, action, status, count(*) AS count, sum(bytes_copied) AS bytes
+    FROM replication_items WHERE execution_id = $1 GROUP BY task_id, action, status
 ), items AS (
-  SELECT t.position, i.action, i.status, count(*) AS count, sum(i.bytes_copied)::bigint AS bytes
-    FROM replication_items i JOIN t ON t.id = i.task_id WHERE i.execution_id = $1 GROUP BY 1, 2, 3
+  SELECT t.position, i.action, i.status, sum(i.count)::bigint AS count, sum(i.bytes)::bigint AS bytes
+    FROM by_task i JOIN t ON t.id = i.task_id GROUP BY 1, 2, 3
 )
 SELECT e.*, to_jsonb(r) AS run, now() AS read_at,
        coalesce((SELECT jsonb_agg(jsonb_build_object('position', position, 'registryId', registry_id, 'registryName', name, 'total', total,

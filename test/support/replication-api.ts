@@ -1,22 +1,21 @@
-/** The execution part of /replication over a real database and a real socket; what drives runs is replaced by a record of what was asked. */
+/** The execution part of /replication over a real database and a real socket; runs are started for real, and no worker takes them up. */
 import { createExecutionsRouter } from "../../api/harbor/replication/executions.ts";
-import type { ReplicationServices, RunsControl, StartRequest } from "../../api/harbor/replication/services.ts";
-import { SlipwayError } from "../../src/core/errors.ts";
+import type { ReplicationServices } from "../../api/harbor/replication/services.ts";
 import { systemClock } from "../../src/core/clock.ts";
 import type { Database } from "../../src/db/pool.ts";
-import { ExecutionStore } from "../../src/execution/execution-store.ts";
-import { LogStore } from "../../src/execution/log-store.ts";
-import { vendors } from "../../src/execution/plan/status.ts";
-import { TaskStore } from "../../src/execution/task-store.ts";
 import { PostgresKv } from "../../src/kv/postgres-kv.ts";
 import type { Kv } from "../../src/kv/kv.ts";
-import { ItemStore } from "../../src/replication/item-store.ts";
-import { RunProgress } from "../../src/replication/run-progress.ts";
-import { RunStore } from "../../src/replication/run-store.ts";
-import type { Run } from "../../src/replication/run-store.ts";
-import { RunView } from "../../src/replication/run-view.ts";
+import { openReplication } from "../../src/replication/open-replication.ts";
+import type { Replication } from "../../src/replication/open-replication.ts";
+import type { TaskAttrs, TaskDraft } from "../../src/replication/plan/item.ts";
+import { PolicyStore } from "../../src/replication/policy-store.ts";
 import { RunFeed } from "../../src/replication/run-feed.ts";
 import type { RunFeedLimits } from "../../src/replication/run-feed.ts";
+import { RunProgress } from "../../src/replication/run-progress.ts";
+import { RunView } from "../../src/replication/run-view.ts";
+import { silentLogger } from "../../src/telemetry/logger.ts";
+import type { TemporalConnection } from "../../src/temporal/connection.ts";
+import { ReplicationWorkflows } from "../../src/temporal/replication.ts";
 import { addUser, startApi, testAuth } from "./auth.ts";
 import type { TestApi, TestAuth } from "./auth.ts";
 import { testDatabase } from "./services.ts";
@@ -33,117 +32,48 @@ export interface ReplicationApi {
   readonly parts: TestAuth;
   readonly database: Database;
   readonly kv: Kv;
-  readonly runs: RecordedRuns;
-  readonly executions: ExecutionStore;
-  readonly tasks: TaskStore;
-  readonly runStore: RunStore;
-  readonly items: ItemStore;
-  readonly logs: LogStore;
+  readonly replication: Replication;
   readonly feed: RunFeed;
   readonly state: { draining: boolean };
 }
 
-/** Makes the rows that a start makes, and notes every call. */
-export class RecordedRuns implements RunsControl {
-  readonly calls: unknown[][] = [];
-  /** As if the workflow service were away. */
-  away = false;
-  readonly #executions: ExecutionStore;
-  readonly #runs: RunStore;
-  readonly #database: Database;
-
-  constructor(database: Database) {
-    this.#executions = new ExecutionStore(database);
-    this.#runs = new RunStore(database);
-    this.#database = database;
-  }
-
-  async start({ retryOf = null, ...request }: StartRequest & { retryOf?: number | null }): Promise<{ executionId: number }> {
-    this.calls.push(["start", request]);
-    const { policyId, trigger, kind, force, operator } = request;
-    const { rows } = await this.#database.query<{ enabled: boolean }>("SELECT enabled FROM replication_policies WHERE id = $1", [policyId]);
-    if (!rows[0]) throw new SlipwayError("NOT_FOUND", { message: `replication policy ${policyId} not found` });
-    if (!rows[0].enabled) throw new SlipwayError("PRECONDITION_FAILED", { message: `the policy ${policyId} is disabled` });
-    const { id } = await this.#executions.create({ vendor: vendors.replication, vendorId: policyId, trigger, extraAttrs: { operator } });
-    await this.#runs.create({ executionId: id, policyId, kind, force, retryOf });
-    if (this.away) throw new SlipwayError("TEMPORAL_UNAVAILABLE", { detail: { execution_id: id }, retryAfterSeconds: 5 });
-    return { executionId: id };
-  }
-
-  async retry(executionId: number, { operator }: { operator: string }): Promise<{ executionId: number }> {
-    const run = await this.#find(executionId);
-    return await this.start({
-      policyId: run.policyId,
-      trigger: "manual",
-      kind: run.kind,
-      force: run.force,
-      retryOf: executionId,
-      operator,
-    });
-  }
-
-  async stop(executionId: number, by: string): Promise<void> {
-    await this.#find(executionId);
-    this.calls.push(["stop", executionId, by]);
-    await this.#executions.end(executionId, "Stopped", `stopped by ${by}`);
-  }
-
-  async pause(executionId: number): Promise<void> {
-    await this.#find(executionId);
-    this.calls.push(["pause", executionId]);
-  }
-
-  async resume(executionId: number): Promise<void> {
-    await this.#find(executionId);
-    this.calls.push(["resume", executionId]);
-  }
-
-  async setSpeed(executionId: number, speedKb: number | null): Promise<void> {
-    await this.#find(executionId);
-    this.calls.push(["speed", executionId, speedKb]);
-    await this.#runs.setSpeed(executionId, speedKb);
-  }
-
-  async #find(executionId: number): Promise<Run> {
-    const run = await this.#runs.find(executionId);
-    if (!run) throw new SlipwayError("NOT_FOUND", { message: `replication execution ${executionId} not found` });
-    return run;
-  }
-
-  workflowUrl({ workflowId, runId }: { workflowId: string | null; runId: string | null }): string | null {
-    return workflowId === null || runId === null ? null : `http://temporal.example.com/${encodeURIComponent(workflowId)}/${runId}`;
-  }
+export interface ReplicationApiOptions {
+  readonly limits?: Partial<RunFeedLimits>;
+  /** None: as if the workflow service were away. */
+  readonly temporal?: TemporalConnection;
 }
 
-export async function startReplicationApi(t: Cleanable, limits: Partial<RunFeedLimits> = {}): Promise<ReplicationApi> {
+export async function startReplicationApi(t: Cleanable, { limits = {}, temporal }: ReplicationApiOptions = {}): Promise<ReplicationApi> {
   const { database } = await testDatabase(t);
   const parts = testAuth(t, { database, bus: await testBus(t) });
   await addUser(parts, "root", { sysadmin: true });
   await addUser(parts, "alice");
   const kv = await PostgresKv.open({ database, prefix: "test:" });
   t.after(() => kv.close());
-  const executions = new ExecutionStore(database);
-  const runStore = new RunStore(database);
-  const runs = new RecordedRuns(database);
+  const replication = openReplication({
+    database,
+    policies: new PolicyStore(database),
+    workflows: temporal ? new ReplicationWorkflows(temporal) : null,
+    uiUrl: "http://temporal.example.com",
+    logger: silentLogger,
+  });
   const view = new RunView(database);
   const feed = new RunFeed({ view, kv, clock: systemClock }, limits);
   t.after(() => feed.close());
-  const items = new ItemStore(database);
-  const logs = new LogStore(database);
   const state = { draining: false };
   const services: ReplicationServices = {
     auth: parts.auth,
     clock: systemClock,
-    runs,
+    runs: replication.control,
     view,
     progress: new RunProgress(),
     feed,
-    items,
-    logs,
+    items: replication.items,
+    logs: replication.logs,
     isDraining: () => state.draining,
   };
   const api = await startApi(t, parts, { routers: [createExecutionsRouter(services)] });
-  return { api, parts, database, kv, runs, executions, tasks: new TaskStore(database), runStore, items, logs, feed, state };
+  return { api, parts, database, kv, replication, feed, state };
 }
 
 /** A policy that copies from a registry to the local one. */
@@ -160,3 +90,26 @@ export async function addPolicy(database: Database, name: string, options: { ena
   await database.query("INSERT INTO replication_destinations (policy_id, position, registry_id) VALUES ($1, 0, NULL)", [id]);
   return id;
 }
+
+const attrs: TaskAttrs = {
+  operation: "copy",
+  resource_type: "image",
+  src_resource: "library/app [2 item(s) in total]",
+  dst_resource: "mirror/app [2 item(s) in total]",
+  src_repository: "library/app",
+  dst_repository: "mirror/app",
+  destination: 0,
+  target_registry_id: 0,
+  items: 2,
+  target_empty: true,
+};
+
+/** Two tasks of two items each. */
+export const drafts: readonly TaskDraft[] = ["one", "two"].map((key) => ({
+  key,
+  attrs,
+  items: [
+    { action: "copy", tag: `${key}-a`, digest: `sha256:${"a".repeat(64)}` },
+    { action: "copy", tag: `${key}-b`, digest: null },
+  ],
+}));

@@ -74,7 +74,7 @@ function addStart(router: Router, services: ReplicationServices): void {
   });
   router.post(`${EXECUTION}/retry`, async (request, response) => {
     const caller = await requireSystemRight(services, request, "replication:create");
-    await answerStarted(request, response, services.runs.retry(readId(request, "id"), { operator: caller.name }));
+    await answerStarted(request, response, services.runs.retry(readId(request, "id"), caller.name));
   });
 }
 
@@ -91,7 +91,6 @@ async function answerStarted(request: Request, response: Response, started: Prom
     locate(kept);
     throw new SlipwayError("TEMPORAL_UNAVAILABLE", {
       message: `the workflow service is not available: execution ${kept} is kept and starts when it is back`,
-      detail: { execution_id: kept },
       retryAfterSeconds: (error as SlipwayError).retryAfterSeconds ?? RETRY_AFTER_SECONDS,
       cause: error,
     });
@@ -101,7 +100,7 @@ async function answerStarted(request: Request, response: Response, started: Prom
 const RETRY_AFTER_SECONDS = 5;
 
 function keptExecution(detail: unknown): number | null {
-  const id = typeof detail === "object" && detail !== null && "execution_id" in detail ? detail.execution_id : null;
+  const id = typeof detail === "object" && detail !== null && "executionId" in detail ? detail.executionId : null;
   return typeof id === "number" ? id : null;
 }
 

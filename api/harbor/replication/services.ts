@@ -24,11 +24,11 @@ interface Started {
 
 /**
  * Runs as the API drives them. All throw NOT_FOUND for what does not exist and PRECONDITION_FAILED where the state forbids it. While the workflow
- * service is away, `start` and `retry` throw TEMPORAL_UNAVAILABLE with the id of the kept execution as `detail.execution_id`.
+ * service is away, `start` and `retry` throw TEMPORAL_UNAVAILABLE with the id of the kept execution as `detail.executionId`.
  */
 export interface RunsControl {
   start(request: StartRequest): Promise<Started>;
-  retry(executionId: number, by: { readonly operator: string }): Promise<Started>;
+  retry(executionId: number, operator: string): Promise<Started>;
   stop(executionId: number, by: string): Promise<void>;
   pause(executionId: number): Promise<void>;
   resume(executionId: number): Promise<void>;

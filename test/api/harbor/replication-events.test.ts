@@ -65,9 +65,9 @@ async function watch({ api }: ReplicationApi, id: number, lastId?: string): Prom
 
 async function running(started: ReplicationApi): Promise<number> {
   const policy = await addPolicy(started.database, `p${Math.random().toString(36).slice(2)}`);
-  const { id } = await started.executions.create({ vendor: "REPLICATION", vendorId: policy, trigger: "manual" });
-  await started.runStore.create({ executionId: id, policyId: policy, kind: "copy" });
-  await started.executions.adopt(id, { workflowId: `w${id}`, runId: "r" });
+  const { id } = await started.replication.executions.create({ vendor: "REPLICATION", vendorId: policy, trigger: "manual" });
+  await started.replication.runs.create({ executionId: id, policyId: policy, kind: "copy" });
+  await started.replication.executions.adopt(id, { workflowId: `w${id}`, runId: "r" });
   return id;
 }
 
@@ -76,19 +76,19 @@ async function metric({ feed: watching }: ReplicationApi, name: string): Promise
 }
 
 test("events of a run", async (t) => {
-  const started = await startReplicationApi(t, { minMs: 50, idleMs: 20_000, maxWatchers: 6 });
+  const started = await startReplicationApi(t, { limits: { minMs: 50, idleMs: 20_000, maxWatchers: 6 } });
 
   await t.test("come when something changes, and end with the run", async () => {
     const id = await running(started);
     const stream = await watch(started, id);
     const first = await stream.next();
     assert.deepEqual([first?.event, first?.data.id, first?.data.state], ["progress", id, "Running"]);
-    await started.runStore.addFigures(id, { bytesTotal: 100, bytesCopied: 40 });
+    await started.replication.runs.addFigures(id, { bytesTotal: 100, bytesCopied: 40 });
     started.feed.announce(id);
     const second = await stream.next();
     assert.equal(second?.data.progress.bytes_copied, 40);
     assert.notEqual(second?.id, first?.id);
-    await started.executions.end(id, "Stopped", "stopped by root");
+    await started.replication.executions.end(id, "Stopped", "stopped by root");
     started.feed.announce(id);
     const third = await stream.next();
     assert.deepEqual([third?.data.status, third?.data.status_text], ["Stopped", "stopped by root"]);
@@ -104,10 +104,10 @@ test("events of a run", async (t) => {
     stream.close();
     const again = await watch(started, id, first?.id ?? "");
     await started.kv.publish(RUN_CHANNEL, String(id));
-    await started.runStore.addFigures(id, { bytesCopied: 7 });
+    await started.replication.runs.addFigures(id, { bytesCopied: 7 });
     started.feed.announce(id);
     assert.equal((await again.next())?.data.progress.bytes_copied, 7, "what the client knows is not sent again");
-    await started.executions.end(id, "Stopped", "");
+    await started.replication.executions.end(id, "Stopped", "");
     started.feed.announce(id);
     const final = await again.next();
     assert.equal((await again.next())?.event, "end");
@@ -125,7 +125,7 @@ test("events of a run", async (t) => {
     const streams = await Promise.all(Array.from({ length: 6 }, () => watch(started, id)));
     for (const stream of streams) await stream.next();
     const before = await metric(started, "slipway_replication_watch_reads_total");
-    await started.runStore.addFigures(id, { bytesCopied: 1 });
+    await started.replication.runs.addFigures(id, { bytesCopied: 1 });
     started.feed.announce(id);
     for (const stream of streams) assert.equal((await stream.next())?.data.progress.bytes_copied, 1);
     // One for the message, and one after it because something moved.

@@ -4,11 +4,10 @@ import { test } from "node:test";
 import { createExecutionsRouter } from "../../../api/harbor/replication/executions.ts";
 import type { ReplicationServices } from "../../../api/harbor/replication/services.ts";
 import type { Database } from "../../../src/db/pool.ts";
-import type { TaskAttrs, TaskDraft } from "../../../src/replication/plan/item.ts";
 import { basic } from "../../support/auth.ts";
 import type { TestApi } from "../../support/auth.ts";
 import { loadOpenApi, routesOf } from "../../support/openapi.ts";
-import { addPolicy, EXECUTIONS, startReplicationApi } from "../../support/replication-api.ts";
+import { addPolicy, drafts, EXECUTIONS, startReplicationApi } from "../../support/replication-api.ts";
 
 /** Harbor's own fields of an execution and a task; what else there is, is ours. */
 const HARBOR_EXECUTION = new Set(
@@ -28,31 +27,6 @@ function harborBytes(text: string, names: ReadonlySet<string>): string {
   const value = JSON.parse(text) as object | object[];
   return JSON.stringify(Array.isArray(value) ? value.map(strip) : strip(value));
 }
-
-function attrs(change: Partial<TaskAttrs> = {}): TaskAttrs {
-  return {
-    operation: "copy",
-    resource_type: "image",
-    src_resource: "library/app [2 item(s) in total]",
-    dst_resource: "mirror/app [2 item(s) in total]",
-    src_repository: "library/app",
-    dst_repository: "mirror/app",
-    destination: 0,
-    target_registry_id: 0,
-    items: 2,
-    target_empty: true,
-    ...change,
-  };
-}
-
-const drafts: readonly TaskDraft[] = ["one", "two"].map((key) => ({
-  key,
-  attrs: attrs(),
-  items: [
-    { action: "copy", tag: `${key}-a`, digest: `sha256:${"a".repeat(64)}` },
-    { action: "copy", tag: `${key}-b`, digest: null },
-  ],
-}));
 
 /** One execution in each state, with ids and times that are known. */
 async function addStates(database: Database, policyId: number): Promise<void> {
@@ -173,109 +147,12 @@ test("executions of replication, as Harbor shows them", async (t) => {
   });
 });
 
-test("replication is started, steered and tried again", async (t) => {
-  const { api, database, runs, executions } = await startReplicationApi(t);
-  const policy = await addPolicy(database, "nightly");
-  const disabled = await addPolicy(database, "off", { enabled: false });
-  const start = (body: unknown, query = ""): ReturnType<TestApi["request"]> =>
-    api.request("POST", `${EXECUTIONS}${query}`, { as: "root", body });
-  const idOf = (location: string | null): number => Number(/^\/api\/v2\.0\/replication\/executions\/(\d+)$/.exec(location ?? "")?.[1]);
-
-  await t.test("with Harbor's answers", async () => {
-    const started = await start({ policy_id: policy });
-    assert.deepEqual([started.status, started.text], [201, ""]);
-    assert.ok(idOf(started.headers.get("location")) > 0);
-    assert.equal((await start({ policy_id: policy }, "?trigger=scheduled")).status, 201);
-    const [, second] = runs.calls.map(([, request]) => request as { trigger: string; operator: string; kind: string });
-    assert.deepEqual([second?.trigger, second?.operator, second?.kind], ["scheduled", "root", "copy"]);
-    const texts = [];
-    for (const body of [{ policy_id: 4711 }, {}, { policy_id: disabled }, { policy_id: "x" }, "{"]) {
-      const answer = await start(body);
-      texts.push(`${answer.status} ${answer.json.errors[0].message.split(":")[0]}`);
-    }
-    assert.deepEqual(texts, [
-      "404 replication policy 4711 not found",
-      "404 replication policy 0 not found",
-      `412 the policy ${disabled} is disabled`,
-      "400 invalid body at policy_id",
-      texts[4],
-    ]);
-    assert.match(texts[4] ?? "", /^400 /);
-    assert.equal((await api.request("POST", EXECUTIONS, { as: "root" })).status, 422);
-  });
-
-  await t.test("as a dry run, an audit, or with force", async () => {
-    runs.calls.length = 0;
-    for (const extra of [{ dry_run: true }, { audit: true }, { force: true }]) await start({ policy_id: policy, ...extra });
-    assert.deepEqual(
-      runs.calls
-        .map(([, request]) => request)
-        .map((request) => [(request as { kind: string }).kind, (request as { force: boolean }).force]),
-      [
-        ["dry-run", false],
-        ["audit", false],
-        ["copy", true],
-      ],
-    );
-    assert.equal((await start({ policy_id: policy, dry_run: true, audit: true })).status, 400);
-    const plan = await api.request("GET", `${EXECUTIONS}?sort=-id&page_size=3`, { as: "root" });
-    const dry = plan.json.find(({ kind }: { kind: string }) => kind === "dry-run");
-    const detail = await api.request("GET", `${EXECUTIONS}/${dry.id}`, { as: "root" });
-    assert.deepEqual(detail.json.plan, { bytes: 0, copy: 0, delete: 0, unchanged: 0 });
-  });
-
-  await t.test("is kept and says so while the workflow service is away", async () => {
-    runs.away = true;
-    const refused = await start({ policy_id: policy });
-    runs.away = false;
-    assert.equal(refused.status, 503);
-    assert.equal(refused.headers.get("retry-after"), "5");
-    const id = idOf(refused.headers.get("location"));
-    assert.match(refused.json.errors[0].message, new RegExp(`^the workflow service is not available: execution ${id} is kept`));
-    assert.equal((await api.request("GET", `${EXECUTIONS}/${id}`, { as: "root" })).json.state, "Pending");
-  });
-
-  await t.test("is stopped, paused, resumed, slowed and tried again", async () => {
-    const id = idOf((await start({ policy_id: policy })).headers.get("location"));
-    runs.calls.length = 0;
-    const act = async (method: string, path = "", body?: object): Promise<string> => {
-      const answer = await api.request(method, `${EXECUTIONS}/${id}${path}`, { as: "root", ...(body ? { body } : {}) });
-      return `${answer.status} ${answer.json?.errors[0].message ?? answer.text}`;
-    };
-    for (const path of ["/pause", "/resume"]) assert.equal(await act("POST", path), "200 ");
-    for (const speed of [128, -1, null, 64]) assert.equal(await act("PATCH", "", { speed }), "200 ");
-    for (const body of [{}, { speed: "fast" }, { speed: 1.5 }]) assert.match(await act("PATCH", "", body), /^400 /);
-    assert.equal((await api.request("GET", `${EXECUTIONS}/${id}`, { as: "root" })).json.speed, 64);
-    assert.equal(await act("PUT"), "200 ");
-    assert.deepEqual(runs.calls, [
-      ["pause", id],
-      ["resume", id],
-      ["speed", id, 128],
-      ["speed", id, 0],
-      ["speed", id, null],
-      ["speed", id, 64],
-      ["stop", id, "root"],
-    ]);
-    const again = await api.request("POST", `${EXECUTIONS}/${id}/retry`, { as: "root" });
-    assert.equal(again.status, 201);
-    const retried = await api.request("GET", `${EXECUTIONS}/${idOf(again.headers.get("location"))}`, { as: "root" });
-    assert.equal(retried.json.retry_of, id);
-  });
-
-  await t.test("shows where the run is to be seen", async () => {
-    const { id } = await executions.create({ vendor: "REPLICATION", vendorId: policy, trigger: "event" });
-    await executions.adopt(id, { workflowId: `replication/${policy}`, runId: "r1" });
-    const { json } = await api.request("GET", `${EXECUTIONS}/${id}`, { as: "root" });
-    assert.equal(json.workflow_url, `http://temporal.example.com/replication%2F${policy}/r1`);
-    assert.deepEqual([json.trigger, json.status, json.state, json.planned], ["event_based", "InProgress", "Running", false]);
-  });
-});
-
 test("tasks, items, logs and progress of a run", async (t) => {
-  const { api, database, executions, tasks, items, runStore, logs } = await startReplicationApi(t);
+  const { api, database, replication } = await startReplicationApi(t);
+  const { executions, tasks, items, runs, logs } = replication;
   const policy = await addPolicy(database, "nightly");
   const { id } = await executions.create({ vendor: "REPLICATION", vendorId: policy, trigger: "manual" });
-  await runStore.create({ executionId: id, policyId: policy, kind: "copy" });
+  await runs.create({ executionId: id, policyId: policy, kind: "copy" });
   await executions.adopt(id, { workflowId: "w", runId: "r" });
   await database.query("UPDATE executions SET started_at = now() - interval '10 seconds' WHERE id = $1", [id]);
   const planned = await items.plan(id, drafts);
@@ -372,7 +249,7 @@ test("tasks, items, logs and progress of a run", async (t) => {
   });
 
   await t.test("progress has bytes, items and every destination", async () => {
-    await runStore.addFigures(id, { itemsUnchanged: 9, bytesTotal: 5_000, bytesCopied: 1_010, bytesMounted: 500, bytesSkipped: 490 });
+    await runs.addFigures(id, { itemsUnchanged: 9, bytesTotal: 5_000, bytesCopied: 1_010, bytesMounted: 500, bytesSkipped: 490 });
     await executions.completePlanning(id);
     const { json } = await api.request("GET", `${EXECUTIONS}/${id}`, { as: "root" });
     const { bytes_per_second: pace, seconds_left: left, ...progress } = json.progress;
@@ -434,6 +311,8 @@ test("who may see and start replications", async (t) => {
   const { api, database } = await startReplicationApi(t);
   const policy = await addPolicy(database, "nightly");
   await addStates(database, policy);
+  /** Had the caller no right, it would be told so before anything else. */
+  const allowed = new Set([200, 201, 412, 503]);
   const robot = async (actions: readonly string[]): Promise<string> => {
     const access = actions.map((action) => ({ resource: "replication", action }));
     const body = {
@@ -468,7 +347,7 @@ test("who may see and start replications", async (t) => {
     assert.equal(await ask(), 401, `${name} without credentials`);
     assert.equal(await ask("alice"), 403, `${name} by a user`);
     assert.equal(await ask(right === "create" ? reader : starter), 403, `${name} by a robot without the right`);
-    assert.ok((await ask(right === "create" ? starter : reader)) < 300, `${name} by a robot with the right`);
+    assert.ok(allowed.has(await ask(right === "create" ? starter : reader)), `${name} by a robot with the right`);
   }
   assert.equal((await api.request("GET", `${EXECUTIONS}/104/events`)).status, 401);
   assert.equal((await api.request("GET", `${EXECUTIONS}/104/events`, { as: starter })).status, 403);
