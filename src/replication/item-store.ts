@@ -61,20 +61,7 @@ export class ItemStore {
    * Nothing is added once planning is complete or the execution has ended. The ids come back in the order of the drafts that exist.
    */
   async plan(executionId: number, drafts: readonly TaskDraft[]): Promise<PlannedTask[]> {
-    if (drafts.length === 0) return [];
-    return await this.#database.transaction(async (tx) => {
-      const added = await addTasks(tx, executionId, drafts);
-      await addItems(tx, executionId, { drafts, added });
-      const known = await tx.query<PlannedTask>("SELECT id, key FROM tasks WHERE execution_id = $1 AND key = ANY ($2)", [
-        executionId,
-        drafts.map((draft) => draft.key),
-      ]);
-      const ids = new Map(known.rows.map((row) => [row.key, row.id]));
-      return drafts.flatMap(({ key }) => {
-        const id = ids.get(key);
-        return id === undefined ? [] : [{ id, key }];
-      });
-    });
+    return await this.#database.transaction((tx) => planTasks(tx, executionId, drafts));
   }
 
   async tasks(taskIds: readonly number[]): Promise<WorkTask[]> {
@@ -179,16 +166,35 @@ interface ItemRow {
   updated_at: Date;
 }
 
+/** `ItemStore.plan` inside a transaction that has more to do. */
+export async function planTasks(tx: Queryable, executionId: number, drafts: readonly TaskDraft[]): Promise<PlannedTask[]> {
+  if (drafts.length === 0) return [];
+  const added = await addTasks(tx, executionId, drafts);
+  await addItems(tx, executionId, { drafts, added });
+  const known = await tx.query<PlannedTask>("SELECT id, key FROM tasks WHERE execution_id = $1 AND key = ANY ($2)", [
+    executionId,
+    drafts.map((draft) => draft.key),
+  ]);
+  const ids = new Map(known.rows.map((row) => [row.key, row.id]));
+  return drafts.flatMap(({ key }) => {
+    const id = ids.get(key);
+    return id === undefined ? [] : [{ id, key }];
+  });
+}
+
 async function addTasks(tx: Queryable, executionId: number, drafts: readonly TaskDraft[]): Promise<PlannedTask[]> {
   const { rows } = await tx.query<PlannedTask>(
-    `INSERT INTO tasks (execution_id, key, extra_attrs)
-     SELECT e.id, t.key, t.attrs
-       FROM executions e, ROWS FROM (jsonb_to_recordset($2::jsonb) AS (key text, attrs jsonb)) WITH ORDINALITY AS t (key, attrs, position)
+    `INSERT INTO tasks (execution_id, key, extra_attrs, status, status_message, started_at, ended_at)
+     SELECT e.id, t.key, t.attrs, coalesce(t.status, 'Pending'), coalesce(t.message, ''),
+            CASE WHEN t.status IS NOT NULL THEN now() END, CASE WHEN t.status IS NOT NULL THEN now() END
+       FROM executions e,
+            ROWS FROM (jsonb_to_recordset($2::jsonb) AS (key text, attrs jsonb, status text, message text))
+              WITH ORDINALITY AS t (key, attrs, status, message, position)
       WHERE e.id = $1 AND e.planned_at IS NULL AND e.ended_at IS NULL
       ORDER BY t.position
      ON CONFLICT (execution_id, key) DO NOTHING
      RETURNING id, key`,
-    [executionId, JSON.stringify(drafts.map(({ key, attrs }) => ({ key, attrs })))],
+    [executionId, JSON.stringify(drafts.map(({ key, attrs, outcome }) => ({ key, attrs, ...outcome })))],
   );
   return rows;
 }
@@ -203,14 +209,16 @@ async function addItems(
     const task = ids.get(draft.key);
     if (task === undefined) return [];
     const { src_repository: source, dst_repository: target } = draft.attrs;
-    return draft.items.map((item) => ({ task, source, target, ...item }));
+    return draft.items.map(({ settled, ...item }) => ({ task, source, target, ...item, ...settled }));
   });
   if (items.length === 0) return;
   await tx.query(
-    `INSERT INTO replication_items (execution_id, task_id, action, src_repository, tag, digest, dest_repository)
-     SELECT $1, i.task, i.action, i.source, i.tag, i.digest, i.target
-       FROM ROWS FROM (jsonb_to_recordset($2::jsonb) AS (task bigint, action text, source text, tag text, digest text, target text))
-            WITH ORDINALITY AS i (task, action, source, tag, digest, target, position)
+    `INSERT INTO replication_items (execution_id, task_id, action, src_repository, tag, digest, dest_repository, status, reason, message)
+     SELECT $1, i.task, i.action, i.source, i.tag, i.digest, i.target, coalesce(i.status, 'Pending'), coalesce(i.reason, ''),
+            left(coalesce(i.message, ''), ${LONGEST_MESSAGE})
+       FROM ROWS FROM (jsonb_to_recordset($2::jsonb) AS (task bigint, action text, source text, tag text, digest text, target text,
+                                                         status text, reason text, message text))
+            WITH ORDINALITY AS i (task, action, source, tag, digest, target, status, reason, message, position)
       ORDER BY i.position`,
     [executionId, JSON.stringify(items)],
   );

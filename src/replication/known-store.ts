@@ -31,6 +31,16 @@ export class KnownStore {
     return (await this.digestsOf(registryId, [repository])).get(repository) ?? new Map<string, KnownTag>();
   }
 
+  /** Of some tags only, where a repository has very many. */
+  async digestsOfTags(registryId: number, repository: string, tags: readonly string[]): Promise<Map<string, KnownTag>> {
+    if (tags.length === 0) return new Map();
+    const { rows } = await this.#db.query<KnownRow>(
+      "SELECT repository, tag, digest, verified_at FROM replication_known WHERE registry_id = $1 AND repository = $2 AND tag = ANY ($3)",
+      [registryId, repository, tags],
+    );
+    return new Map(rows.map((row) => [row.tag, { digest: row.digest, verifiedAt: row.verified_at }]));
+  }
+
   /** By repository and tag; a repository of which nothing is known is left out. */
   async digestsOf(registryId: number, repositories: readonly string[]): Promise<Map<string, Map<string, KnownTag>>> {
     const { rows } = await this.#db.query<KnownRow>(

@@ -22,6 +22,7 @@ export type FakeCallKind =
   | "blob-get"
   | "tags"
   | "referrers"
+  | "catalog"
   | "upload"
   | "token"
   | "delete"
@@ -220,6 +221,7 @@ export class FakeRegistry {
   #route(request: IncomingMessage, response: ServerResponse, call: { url: URL; body: Buffer }): void {
     const { pathname } = call.url;
     const method = request.method ?? "GET";
+    if (pathname === "/v2/_catalog") return this.#catalog(response, call.url);
     const manifest = /^\/v2\/(.+)\/manifests\/([^/]+)$/.exec(pathname);
     if (manifest?.[1] && manifest[2]) return this.#manifest(request, response, { name: manifest[1], reference: manifest[2], ...call });
     const upload = /^\/v2\/(.+)\/blobs\/uploads\/([^/]*)$/.exec(pathname);
@@ -272,6 +274,18 @@ export class FakeRegistry {
     const headers = { "content-type": "application/octet-stream", ...(this.digestHeader ? { "docker-content-digest": digest } : {}) };
     if (request.method === "HEAD") return send(response, 200, { ...headers, "content-length": bytes.length });
     sendRange(response, bytes, this.ranges ? request.headers.range : undefined, headers);
+  }
+
+  #catalog(response: ServerResponse, url: URL): void {
+    const n = Number(url.searchParams.get("n") ?? 1000);
+    const last = url.searchParams.get("last") ?? "";
+    const all = [...this.#repositories.keys()].sort().filter((name) => name > last);
+    const repositories = all.slice(0, n);
+    const link: Record<string, string> =
+      repositories.length < all.length
+        ? { link: `</v2/_catalog?n=${n}&last=${encodeURIComponent(repositories.at(-1) ?? "")}>; rel="next"` }
+        : {};
+    send(response, 200, { "content-type": "application/json", ...link }, JSON.stringify({ repositories }));
   }
 
   #tags(response: ServerResponse, name: string, url: URL): void {
@@ -397,6 +411,7 @@ function kindOf(method: string, path: string): FakeCallKind {
   if (path.includes("/manifests/")) return method === "HEAD" ? "manifest-head" : method === "PUT" ? "manifest-put" : "manifest-get";
   if (path.includes("/blobs/")) return method === "HEAD" ? "blob-head" : "blob-get";
   if (path.endsWith("/tags/list")) return "tags";
+  if (path === "/v2/_catalog") return "catalog";
   return path.includes("/referrers/") ? "referrers" : "other";
 }
 

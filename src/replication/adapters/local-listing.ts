@@ -8,6 +8,7 @@ interface ArtifactRow {
   digest: string;
   media_type: string;
   artifact_type: string | null;
+  subject_digest: string | null;
   pushed_at: Date;
 }
 
@@ -29,7 +30,7 @@ export async function listLocalArtifacts(db: Queryable, repository: string, curs
 
 async function tagPage(db: Queryable, repository: string, after: string): Promise<ArtifactRow[]> {
   const { rows } = await db.query<ArtifactRow>(
-    `SELECT t.name AS tag, t.digest, m.media_type, m.artifact_type, t.pushed_at
+    `SELECT t.name AS tag, t.digest, m.media_type, m.artifact_type, m.subject_digest, t.pushed_at
        FROM repositories r
        JOIN tags t ON t.repository_id = r.id
        JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest
@@ -42,7 +43,7 @@ async function tagPage(db: Queryable, repository: string, after: string): Promis
 /** Children of an index and referrers go with what they belong to. */
 async function untaggedPage(db: Queryable, repository: string, after: string): Promise<ArtifactRow[]> {
   const { rows } = await db.query<ArtifactRow>(
-    `SELECT NULL AS tag, m.digest, m.media_type, m.artifact_type, m.pushed_at
+    `SELECT NULL AS tag, m.digest, m.media_type, m.artifact_type, m.subject_digest, m.pushed_at
        FROM repositories r JOIN manifests m ON m.repository_id = r.id
       WHERE r.name = $1 AND m.digest > $2 AND m.subject_digest IS NULL
         AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.repository_id = m.repository_id AND t.digest = m.digest)
@@ -60,6 +61,7 @@ function toArtifact(row: ArtifactRow): Artifact {
     digest: row.digest,
     mediaType: row.media_type,
     artifactType: row.artifact_type,
+    subject: row.subject_digest,
     pushedAt: row.pushed_at,
     // Content here has no labels.
     labels: [],

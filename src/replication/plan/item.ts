@@ -9,6 +9,9 @@ export type ItemReason =
   | "copied"
   | "up-to-date"
   | "not-overridden"
+  /** Of a dry run. */
+  | "would-copy"
+  | "would-delete"
   | "deleted"
   | "already-gone"
   | "diverged"
@@ -30,6 +33,8 @@ export interface ItemDraft {
   readonly tag: string | null;
   /** At the source; null where listing did not tell it. Of a deletion: what was deleted there. */
   readonly digest: string | null;
+  /** Decided by planning already, so that there is nothing left to do. */
+  readonly settled?: { readonly status: "Skipped" | "Error"; readonly reason: ItemReason; readonly message: string };
 }
 
 /** Kept in tasks.extra_attrs under these names, which the API reads. */
@@ -55,4 +60,11 @@ export interface TaskDraft {
   readonly key: string;
   readonly attrs: TaskAttrs;
   readonly items: readonly ItemDraft[];
+  /** Of a task that ends in planning; it is never handed to copying. */
+  readonly outcome?: TaskOutcome;
+}
+
+export interface TaskOutcome {
+  readonly status: "Success" | "Error";
+  readonly message: string;
 }
