@@ -110,7 +110,7 @@ export class RunView {
   }
 
   async list(query: RunListQuery): Promise<Listed<RunSummary>> {
-    const sql = new ListSql(EXECUTION_COLUMNS).where("e.vendor = ?", vendors.replication);
+    const sql = new ListSql(EXECUTION_COLUMNS).where(`e.vendor = '${vendors.replication}'`);
     if (query.policyId !== undefined) sql.where("e.vendor_id = ?", query.policyId);
     if (query.statuses) sql.where("e.status = ANY (?)", query.statuses);
     if (query.triggers) sql.where("e.trigger = ANY (?)", query.triggers);

@@ -1,7 +1,7 @@
 -- What became of replication runs, counted for good: executions themselves are removed by retention.
 
 -- Lists of executions show the newest first.
-CREATE INDEX executions_by_start ON executions (vendor, (coalesce(started_at, created_at)) DESC, id DESC);
+CREATE INDEX executions_by_start ON executions ((coalesce(started_at, created_at)) DESC, id DESC) WHERE vendor = 'REPLICATION';
 
 -- Runs that ended and are not in the totals yet. A row for each, so that runs that end together do not wait for each other.
 CREATE TABLE replication_endings (
