@@ -1,33 +1,25 @@
 /** The worker roles of a process. Only a process that has one loads Temporal's native part. */
 import type { App } from "../src/app.ts";
+import { RefreshInstances } from "../src/execution/refresh/instances.ts";
+import type { TemporalConnection } from "../src/temporal/connection.ts";
 import { createMaintenanceStarters } from "../src/temporal/maintenance.ts";
 import { maintenanceSchedules } from "../src/temporal/schedules.ts";
 import { createActivityServices } from "./activity-services.ts";
 import { maintenanceRole } from "./roles/maintenance.ts";
+import { refreshRoles } from "./roles/refresh.ts";
 import { workerMetrics } from "./runtime.ts";
 import { startWorkerGroup } from "./worker-group.ts";
 import type { WorkerGroup, WorkerRole } from "./worker-group.ts";
 
 /** Null when this process has no worker role, or there is no Temporal to work for. */
 export function startWorkers(app: App): WorkerGroup | null {
-  const { temporal } = app;
-  if (temporal === null || !app.config.roles.has("maintenance")) return null;
-  const starters = createMaintenanceStarters(temporal);
-  const { maintenance, cache } = app.config.settings;
-  const roles: WorkerRole[] = [
-    maintenanceRole({
-      services: createActivityServices(app, starters),
-      temporal,
-      starters,
-      schedules: maintenanceSchedules({
-        garbageCollectionCron: unlessOff(maintenance.gc_cron),
-        // Without a limit it only frees what a purge or a moved tag left behind.
-        evictionCron: "*/10 * * * *",
-        keepingCron: "* * * * *",
-        warmUpCron: unlessOff(cache.warm_up_cron),
-      }),
-    }),
+  const { temporal, config } = app;
+  if (temporal === null) return null;
+  const roles = [
+    ...(config.roles.has("maintenance") ? [maintenance(app, temporal)] : []),
+    ...(config.roles.has("refresh") ? refresh(app, temporal) : []),
   ];
+  if (roles.length === 0) return null;
   const group = startWorkerGroup({ roles, temporal, dataDir: app.config.dataDir, logger: app.logger });
   app.metrics.addText(workerMetrics);
   app.health.add({
@@ -40,6 +32,35 @@ export function startWorkers(app: App): WorkerGroup | null {
     },
   });
   return group;
+}
+
+function maintenance(app: App, temporal: TemporalConnection): WorkerRole {
+  const starters = createMaintenanceStarters(temporal);
+  const { maintenance: settings, cache } = app.config.settings;
+  return maintenanceRole({
+    services: createActivityServices(app, starters),
+    temporal,
+    starters,
+    schedules: maintenanceSchedules({
+      garbageCollectionCron: unlessOff(settings.gc_cron),
+      // Without a limit it only frees what a purge or a moved tag left behind.
+      evictionCron: "*/10 * * * *",
+      keepingCron: "* * * * *",
+      warmUpCron: unlessOff(cache.warm_up_cron),
+    }),
+  });
+}
+
+function refresh(app: App, temporal: TemporalConnection): WorkerRole[] {
+  const { members, config, database, logger } = app;
+  const instances = new RefreshInstances({ members, fixed: config.refreshShard, slots: config.settings.refresh.slots });
+  app.health.add({
+    name: "refresh",
+    required: false,
+    check: () => Promise.resolve(instances.problems().join("; ") || undefined),
+  });
+  const checkDatabase = (): Promise<unknown> => database.query("SELECT 1");
+  return refreshRoles({ refresher: app.refresh.refresher, instances, temporal, logger, checkDatabase });
 }
 
 function unlessOff(cron: string): string | null {

@@ -2,6 +2,7 @@
 export { evictCache } from "./cache/evict-cache.ts";
 export { keepCache, warmUpCache } from "./cache/keep-cache.ts";
 export { executionRetention } from "./maintenance/execution-retention.ts";
+export { executionRefresh } from "./refresh/execution-refresh.ts";
 export { garbageCollect } from "./maintenance/garbage-collect.ts";
 export { outboxRelay } from "./maintenance/outbox-relay.ts";
 export { reconcileContent } from "./maintenance/reconcile-content.ts";

@@ -78,6 +78,10 @@ export class Members {
     return this.#info.bootId;
   }
 
+  get host(): string {
+    return this.#info.host;
+  }
+
   /** When the last heartbeat that was written began, on the monotonic clock. */
   get lastBeatAt(): number {
     return this.#lastBeatAt;

@@ -6,3 +6,8 @@ export const taskQueues = {
   refresh: "execution-refresh",
   tuf: "tuf",
 } as const;
+
+/** Of one process only. With its boot id: under a name that stays, the next process would get the tasks of the last. */
+export function refreshInstanceQueue(host: string, bootId: string): string {
+  return `${taskQueues.refresh}@${host}/${bootId}`;
+}
