@@ -1,5 +1,6 @@
 /** The long activities of the refresh: one watches who is there, one for each instance holds its slots. */
 import { Context } from "@temporalio/activity";
+import { sleep } from "../../src/core/clock.ts";
 import type { RefreshInstances } from "../../src/execution/refresh/instances.ts";
 import type { Refresher } from "../../src/execution/refresh/refresher.ts";
 import type { Logger } from "../../src/telemetry/logger.ts";
@@ -18,6 +19,7 @@ export type RefreshActivities = ReturnType<typeof refreshActivities>;
 
 /** Then another activity takes over, so that work moves to new workers and histories stay small. */
 const TURN_MS = 60 * 60_000;
+const REPLACED_MS = 10_000;
 
 export function refreshActivities({ refresher, instances, logger }: RefreshServices, stopping: AbortSignal) {
   return {
@@ -38,7 +40,12 @@ export function refreshActivities({ refresher, instances, logger }: RefreshServi
     holdSlots: guard(logger, async (holding: SlotHolding): Promise<void> => {
       await withHeartbeat(
         () => null,
-        (signal) => refresher.hold(holding, AbortSignal.any([signal, stopping, AbortSignal.timeout(TURN_MS)])),
+        async (signal) => {
+          const turn = AbortSignal.any([signal, stopping, AbortSignal.timeout(TURN_MS)]);
+          await refresher.hold(holding, turn);
+          // Replaced by a newer run, whose news of our end is under way: an answer of our own would find nobody.
+          if (!turn.aborted) await sleep(REPLACED_MS, turn).catch(() => undefined);
+        },
       );
       const { cancellationDetails, cancellationSignal } = Context.current();
       // A worker that shuts down hands over by completing.
