@@ -14,6 +14,7 @@ import type { BlobStore } from "../storage/blob-store.ts";
 import type { UpstreamClient } from "../upstream/client.ts";
 import type { TagPolicy } from "./plan/freshness.ts";
 import type { ProxyName } from "./proxy-manifests.ts";
+import { ReferrerLists } from "./push-referrers.ts";
 import type { TagFreshnessStore } from "./tag-freshness.ts";
 
 export interface PushThroughOptions {
@@ -31,6 +32,7 @@ const CALL = { priority: "interactive" } as const;
 
 export class PushThrough {
   readonly #options: PushThroughOptions;
+  readonly #lists = new ReferrerLists();
 
   constructor(options: PushThroughOptions) {
     this.#options = options;
@@ -49,14 +51,24 @@ export class PushThrough {
     const layers = parsed.layers.filter((layer) => !isNonDistributable(layer.mediaType));
     await this.#sendBlobs(name, client, { blobs: [...(parsed.config ? [parsed.config] : []), ...layers], signal });
     const manifest = { bytes: put.bytes, mediaType: parsed.mediaType };
+    let isListed = false;
     for (const reference of put.tags.length > 0 ? put.tags : [digest]) {
-      await client.putManifest(name.upstreamRepository, reference, manifest, { ...CALL, signal });
+      const { subject } = await client.putManifest(name.upstreamRepository, reference, manifest, { ...CALL, signal });
+      isListed ||= subject !== null;
+    }
+    const { subject, artifactType, annotations, mediaType } = parsed;
+    if (subject !== null && !isListed) {
+      const described = {
+        ...(artifactType === null ? {} : { artifactType }),
+        ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+      };
+      const referrer = { mediaType, digest, size: put.bytes.length, ...described };
+      await this.#lists.add({ client, repository: name.upstreamRepository, subject: subject.digest, referrer, signal });
     }
     const result = await this.#options.writer.putManifest({ ...put, allowMissingBlobs: true });
     const { ttlMs } = this.#options.policyOf(name.project);
     for (const tag of put.tags) {
       const key = { projectId: name.project.id, repository: name.repository, tag };
-      const { mediaType } = parsed;
       await this.#options.freshness.confirm(key, { digest, mediaType, size: put.bytes.length, etag: null, freshMs: ttlMs, status: 200 });
     }
     return result;

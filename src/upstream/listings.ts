@@ -1,6 +1,7 @@
 /** Tag lists and referrers: paging with guards against registries that page in circles, and the tag schema where the API is missing. */
 import { z } from "zod";
 import { isSlipwayError, SlipwayError } from "../core/errors.ts";
+import { referrersTag } from "../oci/digests.ts";
 import type { Exchange } from "./exchange.ts";
 import { parseNextLink } from "./link-header.ts";
 import type { ManifestReader } from "./manifests.ts";
@@ -157,7 +158,7 @@ export class ListingReader {
 
   async #referrersByTag(repository: string, digest: string, call: CallOptions): Promise<Descriptor[]> {
     try {
-      const answer = await this.#options.manifests.get(repository, digest.replace(":", "-").slice(0, 128), call);
+      const answer = await this.#options.manifests.get(repository, referrersTag(digest), call);
       if (answer.notModified) return [];
       // Some registries resolve such a tag to the subject itself.
       const isIndex = answer.mediaType === MANIFEST_TYPES[0];

@@ -135,7 +135,36 @@ test("local content is never evicted, whatever the limit", async (t) => {
   assert.ok(await fixture.store.stat(local));
 });
 
-test("pinned content stays, and so does a child of an index that was used", async (t) => {
+async function cacheIndex(fixture: Fixture, name: string, child: string, usedMinutesAgo: number): Promise<string> {
+  const { rows } = await fixture.database.query<{ size: number }>("SELECT size FROM blobs WHERE digest = $1", [child]);
+  const mediaType = "application/vnd.oci.image.index.v1+json";
+  const entry = { mediaType: "application/vnd.oci.image.manifest.v1+json", digest: child, size: rows[0]?.size };
+  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, manifests: [entry] }));
+  const put = { repository: `hub/${name}`, project: fixture.project, tags: ["all"], digest: null, contentType: mediaType };
+  await fixture.writer.putManifest({ ...put, bytes, principal: PRINCIPAL, origin: "fill" });
+  const digest = digestOf(bytes);
+  await fixture.database.query("INSERT INTO cache_usage (digest, last_access_at) VALUES ($1, now() - $2 * interval '1 minute')", [
+    digest,
+    usedMinutesAgo,
+  ]);
+  return digest;
+}
+
+test("a child of an index that is used, or pinned, stays however long nobody asked for it; that of another goes", async (t) => {
+  const { proxied, evictor } = await setup(t);
+  const children = [];
+  for (const name of ["used", "pinned", "neither"]) children.push(await cacheImage(proxied, name, { usedMinutesAgo: 900 }));
+  const [used, pinned, neither] = children;
+  await cacheIndex(proxied, "used", used!.digest, 5);
+  await evictor.pin(await cacheIndex(proxied, "pinned", pinned!.digest, 800), true);
+  await cacheIndex(proxied, "neither", neither!.digest, 800);
+  await runToEnd(evictor, { maxBytes: null, policy: "lru", retentionMs: 60 * 60_000 });
+  assert.deepEqual([...new Set(await remaining(proxied))], ["hub/pinned", "hub/used"]);
+  for (const { layer } of [used!, pinned!]) assert.ok(await proxied.store.stat(layer));
+  assert.equal(await proxied.store.stat(neither!.digest), null);
+});
+
+test("pinned content stays", async (t) => {
   const { proxied, evictor } = await setup(t);
   const pinned = await cacheImage(proxied, "pinned", { usedMinutesAgo: 900 });
   assert.ok(await evictor.pin(pinned.digest, true));

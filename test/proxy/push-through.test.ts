@@ -111,6 +111,45 @@ test("a manifest cannot bring bytes along that were not pushed, but may name wha
   assert.ok((await ask(`${server.url}/v2/hub/naming/blobs/${known.digest}`)).bytes.equals(known.bytes));
 });
 
+test("a signature is listed upstream too, whether upstream keeps the list itself or not, and by many pushes at once", async () => {
+  for (const api of [true, false]) {
+    const repository = `signed-${api}`;
+    const image = buildImage();
+    await pushBlobs(image, `hub/${repository}`);
+    await client.putManifest(`hub/${repository}`, "1", image.manifestBytes);
+    const empty = contentOf("{}");
+    await client.pushBlob(`hub/${repository}`, empty);
+    upstream.on({ method: "PUT", path: new RegExp(`/v2/${repository}/manifests/sha256:`) }, (_request, response, body) => {
+      const digest = upstream.putManifest(repository, body);
+      const told = api ? { "oci-subject": image.manifest.digest } : {};
+      response.writeHead(201, { location: `/v2/${repository}/manifests/${digest}`, "docker-content-digest": digest, ...told }).end();
+    });
+    const { mediaType, digest, size } = image.manifest;
+    const signatures = Array.from({ length: 5 }, (_, index) =>
+      contentOf(
+        JSON.stringify({
+          ...imageDocument(empty, empty),
+          artifactType: "application/vnd.example.signature",
+          subject: { mediaType, digest, size },
+          annotations: { index: String(index) },
+        }),
+      ),
+    );
+    const answers = await Promise.all(signatures.map((each) => client.putManifest(`hub/${repository}`, each.digest, each.bytes)));
+    for (const answer of answers) assert.equal(answer.status, 201, await answer.text());
+    const tag = upstream.repository(repository).tags.get(digest.replace(":", "-"));
+    if (api) {
+      assert.equal(tag, undefined);
+      continue;
+    }
+    const list = JSON.parse(String(upstream.repository(repository).manifests.get(tag ?? "")?.bytes)) as {
+      manifests: Record<string, unknown>[];
+    };
+    assert.deepEqual(list.manifests.map((entry) => entry["digest"]).toSorted(), signatures.map((each) => each.digest).toSorted());
+    assert.ok(list.manifests.every((entry) => entry["artifactType"] === "application/vnd.example.signature" && entry["annotations"]));
+  }
+});
+
 test("deleting stays refused", async () => {
   assert.equal((await ask(`${server.url}/v2/hub/app/manifests/1`, { method: "DELETE" })).status, 405);
 });

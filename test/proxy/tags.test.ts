@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { RegistryDraft } from "../../src/proxy/registry-store.ts";
-import { startFakeRegistry } from "../support/fake-registry.ts";
+import { sha256 } from "../support/fake-answers.ts";
+import { OCI_MANIFEST, startFakeRegistry } from "../support/fake-registry.ts";
 import type { FakeRegistry } from "../support/fake-registry.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import type { FaultProxy } from "../support/fault-proxy.ts";
@@ -163,6 +164,15 @@ const troubles: readonly Trouble[] = [
   { what: "answers 500", begin: answer(500), statuses: [502, 503] },
   { what: "refuses connections", begin: refuse, statuses: [502, 503] },
   {
+    what: "has a name that does not resolve",
+    begin: async ({ name }) => {
+      const { registries } = server.app.proxy;
+      const found = await registries.findByName(`upstream-${name}`);
+      assert.ok(found && (await registries.update(found.id, { ...found, url: `http://${name}.invalid:5000` }, found.version)));
+    },
+    statuses: [502, 503],
+  },
+  {
     what: "refuses our credential",
     begin: ({ upstream }) => void (upstream.auth = { type: "basic", username: "x", password: "y" }),
     statuses: [502],
@@ -237,6 +247,15 @@ test("absence is believed for a while and told as such", async (t) => {
   const digest = upstream.putImage("app", "none");
   await grow("none", 16);
   assert.equal((await tag("none")).digest, digest);
+});
+
+test("an absent blob is believed absent for a while, too", async (t) => {
+  const { upstream, name } = await start(t);
+  upstream.putImage("app", "1");
+  const url = `${server.url}/v2/${name}/app/blobs/sha256:${"12".repeat(32)}`;
+  const [first, second] = [await ask(url), await ask(url)];
+  assert.deepEqual([first.status, first.cache, second.status, second.cache], [404, "MISS", 404, "NEGATIVE"]);
+  assert.equal(upstream.calls.length, 1);
 });
 
 test("registries without digest header, with odd types or without HEAD are read all the same", async (t) => {
@@ -330,4 +349,58 @@ test("referrers come from the API, or from the tag where the API is missing", as
     const filtered = await ask(`${server.url}/v2/${name}/app/referrers/${subject}?artifactType=text%2Fnone`);
     assert.deepEqual((JSON.parse(filtered.bytes.toString()) as { manifests: unknown[] }).manifests, []);
   }
+});
+
+test("referrers are paged, remembered, merged with what was pushed here, and served stale", async (t) => {
+  const { upstream, name, tag, faults } = await start(t, { proxy_push_through: "true" });
+  const subject = upstream.putImage("app", "1");
+  await tag("1");
+  const size = upstream.repository("app").manifests.get(subject)!.bytes.length;
+  const empty = Buffer.from("{}");
+  const config = { mediaType: "application/vnd.oci.empty.v1+json", digest: upstream.putBlob("app", empty), size: 2 };
+  const signature = (index: number): Buffer =>
+    Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: OCI_MANIFEST,
+        artifactType: "application/vnd.example.signature",
+        config,
+        layers: [],
+        subject: { mediaType: OCI_MANIFEST, digest: subject, size },
+        annotations: { index: String(index) },
+      }),
+    );
+  const theirs = [1, 2, 3].map((index) => upstream.putManifest("app", signature(index)));
+  const list = async (query = ""): Promise<Answer & { digests: string[] }> => {
+    const answer = await ask(`${server.url}/v2/${name}/app/referrers/${subject}${query}`);
+    const { manifests } = JSON.parse(answer.bytes.toString()) as { manifests: { digest: string }[] };
+    return { ...answer, digests: manifests.map(({ digest }) => digest) };
+  };
+  const whole = await list();
+  assert.deepEqual([whole.digests, whole.cache], [theirs.toSorted(), "MISS"]);
+  upstream.resetCalls();
+  const page = await list("?n=2");
+  assert.deepEqual([page.digests, page.cache], [theirs.toSorted().slice(0, 2), "HIT"]);
+  assert.match(page.headers.get("link") ?? "", /rel="next"/);
+  const next = /<([^>]+)>/.exec(page.headers.get("link") ?? "")?.[1] ?? "";
+  assert.ok(next.startsWith(`/v2/${name}/app/referrers/${subject}?`), next);
+  const rest = JSON.parse((await ask(`${server.url}${next}`)).bytes.toString()) as { manifests: { digest: string }[] };
+  assert.deepEqual(
+    rest.manifests.map(({ digest }) => digest),
+    theirs.toSorted().slice(2),
+  );
+  assert.equal(upstream.calls.length, 0);
+
+  const pushed = await ask(`${server.url}/v2/${name}/app/manifests/${sha256(signature(4))}`, {
+    method: "PUT",
+    headers: { "content-type": OCI_MANIFEST },
+    body: new Uint8Array(signature(4)),
+  });
+  assert.equal(pushed.status, 201, pushed.bytes.toString());
+  assert.deepEqual((await list()).digests, [...theirs, sha256(signature(4))].toSorted());
+  faults.set({ refuse: true });
+  faults.dropConnections();
+  await database.query("UPDATE proxy_lists SET checked_at = checked_at - interval '1 h', fresh_until = fresh_until - interval '1 h'");
+  const stale = await list();
+  assert.deepEqual([stale.status, stale.cache, stale.digests.length, (stale.age ?? 0) >= 3_600], [200, "STALE", 4, true]);
 });

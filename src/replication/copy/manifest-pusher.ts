@@ -6,13 +6,13 @@ import { createHash } from "node:crypto";
 import { sleep } from "../../core/clock.ts";
 import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import { referrersTag } from "../../oci/digests.ts";
+import { mergeReferrers } from "../../oci/referrers-list.ts";
 import { MEDIA_TYPES } from "../../oci/media-types.ts";
 import type { PutResult } from "../../upstream/types.ts";
 import { at, atTarget } from "./at-side.ts";
 import type { BlobMover, Delivered, Need } from "./blob-mover.ts";
 import type { Ledger } from "./ledger.ts";
 import { quickRetryMs, SideError, unwrap } from "./plan/failure.ts";
-import { mergeReferrers } from "./plan/referrers.ts";
 import type { Node } from "./source-graph.ts";
 import type { Target } from "./target.ts";
 
