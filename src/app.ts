@@ -47,10 +47,10 @@ import { Metrics } from "./telemetry/metrics.ts";
 import { addAppMetrics } from "./telemetry/app-metrics.ts";
 import { StorageMetrics } from "./telemetry/storage-metrics.ts";
 import { registerSecret } from "./telemetry/redact.ts";
+import { registerSettings } from "./telemetry/register-settings.ts";
 import { PolicyStore } from "./replication/policy-store.ts";
 import type { TemporalConnection } from "./temporal/connection.ts";
 import type { ReplicationSchedules, ReplicationSchedulesOptions } from "./temporal/replication-schedules.ts";
-import type { ReplicationWorkflows } from "./temporal/replication.ts";
 import { KvHostState } from "./upstream/shared-host-state.ts";
 import { UpstreamPool } from "./upstream/pool.ts";
 
@@ -150,13 +150,7 @@ async function build(input: BuildInput): Promise<App> {
     temporal,
     policies,
     schedules: temporal && (await openSchedules({ temporal, policies, logger: parts.logger })),
-    replication: openReplication({
-      database: state.database,
-      policies,
-      workflows: await openWorkflows(temporal),
-      uiUrl: endpoints.temporalUiUrl ?? config.settings.temporal.ui_url,
-      logger: parts.logger,
-    }),
+    replication: await openRuns(input, { ...state, policies, temporal }),
     admin,
     closer,
     close: async () => {
@@ -344,11 +338,17 @@ async function openSchedules(options: ReplicationSchedulesOptions): Promise<Repl
   return new ReplicationSchedules(options);
 }
 
-/** Loaded with the client only. */
-async function openWorkflows(temporal: TemporalConnection | null): Promise<ReplicationWorkflows | null> {
-  if (temporal === null) return null;
-  const { ReplicationWorkflows } = await import("./temporal/replication.ts");
-  return new ReplicationWorkflows(temporal);
+async function openRuns(
+  { config, endpoints, parts }: BuildInput,
+  { database, policies, temporal }: Pick<App, "database" | "policies" | "temporal">,
+): Promise<Replication> {
+  return openReplication({
+    ...parts,
+    database,
+    policies,
+    workflows: temporal && new (await import("./temporal/replication.ts")).ReplicationWorkflows(temporal),
+    uiUrl: endpoints.temporalUiUrl ?? config.settings.temporal.ui_url,
+  });
 }
 
 function addHealthChecks(app: App): void {
@@ -373,24 +373,6 @@ function addHealthChecks(app: App): void {
         return undefined;
       },
     });
-  }
-}
-
-/** Whatever is secret among the settings must never be printed, from the first line on. */
-function registerSettings(config: Config, endpoints: Endpoints): void {
-  const { settings } = config;
-  const upstreamSecrets = (config.upstreams ?? []).map(({ password }) => password);
-  for (const secret of [
-    settings.data.encryption_key,
-    settings.auth.admin_password,
-    settings.storage.s3_secret_access_key,
-    ...upstreamSecrets,
-  ]) {
-    if (secret !== null) registerSecret(secret);
-  }
-  for (const url of [endpoints.databaseUrl, settings.redis.url]) {
-    const password = url !== null && URL.canParse(url) ? decodeURIComponent(new URL(url).password) : "";
-    if (password !== "") registerSecret(password);
   }
 }
 

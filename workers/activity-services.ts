@@ -5,6 +5,7 @@ import { dispatchEvents } from "../src/catalog/event-dispatcher.ts";
 import { writeLinkRecords } from "../src/catalog/link-records.ts";
 import { writeProjectRecords } from "../src/catalog/project-records.ts";
 import { OUTBOX_CHANNEL, OutboxRelay } from "../src/catalog/outbox-relay.ts";
+import { replicationListener } from "../src/replication/runs/event-listener.ts";
 import { evictionRules } from "../src/proxy/eviction.ts";
 import { REGISTRIES_SCOPE } from "../src/proxy/registry-store.ts";
 import { CacheUpkeep } from "../src/proxy/upkeep.ts";
@@ -21,6 +22,8 @@ const DAY_MS = 24 * HOUR_MS;
 export function createActivityServices(app: App, starters: MaintenanceStarters): ActivityServices {
   const { database, catalog, logger, store, kv } = app;
   const { maintenance } = app.config.settings;
+  const { workflows } = app.replication;
+  const debounceMs = app.config.settings.replication.event_delay_ms;
   const relay = new OutboxRelay({
     outbox: catalog.outbox,
     kv,
@@ -29,7 +32,7 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
     handlers: {
       "link-record": (rows, signal) => writeLinkRecords(rows, store, signal),
       "project-record": (rows, signal) => writeProjectRecords(rows, { database, store }, signal),
-      event: dispatchEvents([]),
+      event: dispatchEvents(workflows ? [replicationListener({ ...app.replication, workflows, debounceMs, logger })] : []),
       "execution-event": app.refresh.hooks.handler(),
     },
   });

@@ -11,6 +11,9 @@ import type { Logger } from "../src/telemetry/logger.ts";
 const PORT_ATTEMPTS = 5;
 const METRICS_TIMEOUT_MS = 2_000;
 
+/** A warning for what is meant so: some workers only copy. */
+const ACTIVITIES_ONLY = "No workflows registered, not polling for workflow tasks";
+
 let installed: Promise<number> | undefined;
 
 export function installRuntime(logger: Logger): Promise<number> {
@@ -57,7 +60,8 @@ async function install(logger: Logger): Promise<number> {
 
 function bridge(logger: Logger, entry: LogEntry): void {
   const fields = { source: "temporal", ...plain(entry.meta ?? {}) };
-  if (entry.level === "ERROR") logger.error(fields, entry.message);
+  if (entry.message === ACTIVITIES_ONLY) logger.debug(fields, entry.message);
+  else if (entry.level === "ERROR") logger.error(fields, entry.message);
   else if (entry.level === "WARN") logger.warn(fields, entry.message);
   // Its INFO says what the worker group says in fewer words.
   else logger.debug(fields, entry.message);

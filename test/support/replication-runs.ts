@@ -97,7 +97,14 @@ export async function createPolicy(database: Database, options: PolicyOptions = 
 
 export function openRuns(database: Database, temporal: TemporalConnection | null): Replication {
   const workflows = temporal === null ? null : new ReplicationWorkflows(temporal);
-  return openReplication({ database, policies: new PolicyStore(database), workflows, uiUrl: "http://temporal.test", logger: testLogger });
+  const policies = new PolicyStore(database);
+  return openReplication({
+    database,
+    policies,
+    workflows,
+    uiUrl: "http://temporal.test",
+    logger: testLogger,
+  });
 }
 
 export interface RunsParts {

@@ -65,3 +65,136 @@ test("a run plans, copies beside it, and ends as its tasks say", async (t) => {
   const result = await f.temporal.call(() => handle.result(), { timeoutMs: 10_000 });
   assert.deepEqual(result, { status: "Success", message: "", succeeded: 15, failed: 0 });
 });
+
+test("a run that finds nothing ends in its first step, with one activity", async (t) => {
+  const f = await fixture(t);
+  const policyId = await f.policy({});
+  await f.ended(await f.start(policyId));
+  const id = await f.start(policyId);
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.statusMessage], ["Success", "no resources need to be replicated"]);
+  const history = await f.temporal.call((client) => client.workflow.getHandle(execution.workflowId ?? "").fetchHistory());
+  assert.equal(history.events?.filter((event) => event.activityTaskScheduledEventAttributes).length, 1);
+  t.diagnostic(`from the row to its end: ${(execution.endedAt?.getTime() ?? 0) - execution.createdAt.getTime()} ms`);
+});
+
+test("what is to be repeated waits in a timer, and later attempts have later revisions", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ batchesPerStep: 3, againTimes: 2, againMs: 600 }));
+  await eventually("a task waits", async () => ((await f.replication.executions.find(id))?.tasks.waiting ?? 0) > 0);
+  assert.equal((await f.replication.executions.find(id))?.status, "Running", "a task that waits is no failure");
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.tasks.succeeded], ["Success", 3]);
+  assert.deepEqual([...new Set((await deeds(f.database, "copy", id)).map(({ round }) => round))], [1, 2, 3]);
+});
+
+test("planning that fails lets what was planned end, and tells its reason", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ steps: 2, batchesPerStep: 2, copyMs: 300, planError: "two sources have one destination" }));
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.statusMessage], ["Error", "two sources have one destination"]);
+  assert.equal(execution.tasks.succeeded, 2);
+});
+
+test("a batch that cannot be copied fails its tasks, and the run ends", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ batchesPerStep: 2, copyError: "DENIED" }));
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.tasks.failed], ["Error", 2]);
+  const { items } = await f.replication.items.page({ executionId: id, limit: 10, offset: 0 });
+  assert.deepEqual(new Set(items.map(({ status, reason }) => `${status} ${reason}`)), new Set(["Error failed"]));
+});
+
+test("stop ends a run at once and reaches its copies within seconds", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ steps: 2, batchesPerStep: 4, copyMs: 60_000 }));
+  await eventually("copies go on", async () => (await deeds(f.database, "copy", id)).length >= 4);
+  await f.replication.control.stop(id, "admin");
+  const execution = await f.replication.executions.find(id);
+  assert.deepEqual([execution?.status, execution?.statusMessage], ["Stopped", "stopped by admin"]);
+  assert.equal(execution?.tasks.stopped, execution?.tasks.total);
+  const { items } = await f.replication.items.page({ executionId: id, statuses: ["Stopped"], limit: 50, offset: 0 });
+  assert.ok(items.length >= 4);
+  const workflowId = execution?.workflowId ?? "";
+  const closed = await f.temporal
+    .call((client) => client.workflow.getHandle(workflowId).result(), { timeoutMs: 10_000 })
+    .catch((error: unknown) => error);
+  assert.ok(closed instanceof Error);
+  const begun = (await deeds(f.database, "copy", id)).length;
+  assert.equal((await deeds(f.database, "cancelled", id)).length, begun, "every copy was let go");
+  await f.replication.control.stop(id);
+  assert.equal((await f.replication.executions.find(id))?.statusMessage, "stopped by admin");
+  const { rows } = await f.database.query<{ cancelling: boolean }>("SELECT cancelling FROM replication_runs WHERE execution_id = $1", [id]);
+  assert.equal(rows[0]?.cancelling, false);
+});
+
+test("a workflow that is cancelled in the service ends its execution as stopped", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ batchesPerStep: 2, copyMs: 60_000 }));
+  await eventually("copies go on", async () => (await deeds(f.database, "copy", id)).length === 2);
+  const workflowId = (await f.replication.executions.find(id))?.workflowId ?? "";
+  await f.temporal.call((client) => client.workflow.getHandle(workflowId).cancel());
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.tasks.stopped], ["Stopped", 2]);
+});
+
+test("a pause lets copies go and keeps the run, a resume goes on with the same tasks", async (t) => {
+  const f = await fixture(t);
+  const { control, executions } = f.replication;
+  const id = await f.start(await f.policy({ steps: 3, batchesPerStep: 3, copyMs: 1_500, stepMs: 300 }));
+  await eventually("copies go on", async () => (await deeds(f.database, "copy", id)).length >= 3);
+  await control.pause(id);
+  await eventually("they were let go", async () => (await deeds(f.database, "cancelled", id)).length >= 3);
+  assert.equal((await executions.find(id))?.status, "Paused");
+  const before = (await deeds(f.database, "copy", id)).length;
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  assert.equal((await deeds(f.database, "copy", id)).length, before, "nothing begins while it is paused");
+  await control.pause(id);
+  await control.resume(id);
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.tasks.total, execution.tasks.succeeded], ["Success", 9, 9]);
+  assert.equal((await deeds(f.database, "copied", id)).length, 9, "each task was carried out once");
+  await assert.rejects(control.pause(id), { code: "PRECONDITION_FAILED" });
+});
+
+test("a paused run can be stopped", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ batchesPerStep: 2, copyMs: 60_000 }));
+  await eventually("copies go on", async () => (await deeds(f.database, "copy", id)).length === 2);
+  await f.replication.control.pause(id);
+  await f.replication.control.stop(id);
+  assert.equal((await f.replication.executions.find(id))?.status, "Stopped");
+  const next = await f.start((await f.replication.runs.find(id))?.policyId ?? 0);
+  assert.notEqual((await f.replication.executions.find(next))?.status, "Skipped", "its lock is free");
+  await f.replication.control.stop(next);
+});
+
+test("a long run goes on as a new one and stays one execution", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ steps: 45, batchesPerStep: 10, copyMs: 1 }));
+  const execution = await f.ended(id);
+  assert.deepEqual([execution.status, execution.tasks.succeeded], ["Success", 450]);
+  assert.equal((await deeds(f.database, "copied", id)).length, 450);
+  const workflowId = execution.workflowId ?? "";
+  await f.temporal.call((client) => client.workflow.getHandle(workflowId).result(), { timeoutMs: 20_000 });
+  const last = await f.temporal.call((client) => client.workflow.getHandle(workflowId).describe());
+  assert.notEqual(last.runId, execution.runId, "it continued as new");
+  assert.equal(last.raw.workflowExecutionInfo?.firstRunId, execution.runId);
+  const first = await f.temporal.call((client) => client.workflow.getHandle(workflowId, execution.runId ?? "").fetchHistory());
+  assert.ok((first.events?.length ?? 0) < 2_000, `${first.events?.length} events`);
+});
+
+test("the temporal service shows what a run is about", async (t) => {
+  const f = await fixture(t);
+  const id = await f.start(await f.policy({ batchesPerStep: 1 }));
+  const execution = await f.ended(id);
+  const handle = await f.temporal.call(async (client) => client.workflow.getHandle(execution.workflowId ?? ""));
+  await f.temporal.call(() => handle.result(), { timeoutMs: 10_000 });
+  const described = await f.temporal.call(() => handle.describe());
+  assert.match((await described.staticSummary()) ?? "", new RegExp(`^Replicates policy .* \\(execution ${id}\\)$`));
+  assert.equal(described.memo?.["executionId"], id);
+  assert.match(
+    f.replication.control.workflowUrl(execution) ?? "",
+    /^http:\/\/temporal\.test\/namespaces\/test-\w+\/workflows\/replication%2F\d+\/[\w-]+$/,
+  );
+});

@@ -41,7 +41,7 @@ export interface RunProgress extends RunCounts {
 }
 
 /** Then the run goes on as a new one, long before the service asks for it. */
-const MOST_EVENTS = 1_500;
+const MOST_EVENTS = 1_000;
 
 export class ReplicationRun {
   readonly #request: ReplicationRequest;
