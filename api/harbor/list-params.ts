@@ -59,7 +59,7 @@ export function parseSort(text: string): ListQuery["sort"] {
     .map((part) => part.trim())
     .filter((part) => part !== "" && part !== "-")
     .slice(0, 8)
-    .map((part) => (part.startsWith("-") ? { key: part.slice(1), descending: true } : { key: part, descending: false }));
+    .map((part) => (part.startsWith("-") ? { key: toKey(part.slice(1)), descending: true } : { key: toKey(part), descending: false }));
 }
 
 /** The value of q has been URL-decoded once already; Harbor decodes it once more, and clients encode it twice. */
@@ -99,9 +99,13 @@ function splitConditions(text: string): string[] {
 
 function parseCondition(text: string): Filter {
   const equals = text.indexOf("=");
-  const key = text.slice(0, Math.max(0, equals)).trim();
+  const name = text.slice(0, Math.max(0, equals)).trim();
+  const [, plain = name, operator] = OPERATED.exec(name) ?? [];
+  const key = toKey(plain);
   const value = text.slice(equals + 1).trim();
   if (key === "" || value === "") throw invalid(`"${text}" is not of the form key=value`);
+  const operated = withOperator(key, operator, unquote(value));
+  if (operated !== null) return operated;
   if (value.startsWith("\\")) return { key, kind: "equals", value: value.slice(1) };
   if (value.startsWith("~")) return { key, kind: "contains", value: unquote(value.slice(1)) };
   const inner = value.slice(1, -1).trim();
@@ -115,6 +119,34 @@ function parseCondition(text: string): Filter {
   }
   const values = inner.split(/\s+/).filter((item) => item !== "");
   return { key, kind: closing === "}" ? "any" : "all", values: values.map(unquote) };
+}
+
+const OPERATED = /^(.+)__(icontains|gte|lte|gt|lt|exact|in)$/;
+
+/** Keys are columns, or fields of a structure in Go. */
+function toKey(name: string): string {
+  return name
+    .replaceAll(/([a-z0-9])([A-Z])/g, "$1_$2")
+    .replaceAll(/([A-Z])([A-Z][a-z])/g, "$1_$2")
+    .toLowerCase();
+}
+
+/** Some clients write the comparison behind the key. Null for those that the value itself says. */
+function withOperator(key: string, operator: string | undefined, value: string): Filter | null {
+  switch (operator) {
+    case "icontains":
+      return { key, kind: "contains", value };
+    case "gte":
+      return { key, kind: "range", min: value, max: null };
+    case "lte":
+      return { key, kind: "range", min: null, max: value };
+    case "gt":
+      return { key, kind: "beyond", above: value, below: null };
+    case "lt":
+      return { key, kind: "beyond", above: null, below: value };
+    default:
+      return null;
+  }
 }
 
 function unquote(text: string): string {

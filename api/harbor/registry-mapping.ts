@@ -196,7 +196,11 @@ export function describeLocal(externalUrl: string): Record<string, unknown> {
 export function describeInfo(type: string, options: { local: boolean }): Record<string, unknown> {
   const isHarbor = type === "harbor";
   const resources = isHarbor || type === "azure-acr" ? ["image", "artifact"] : ["image"];
-  const filters = ["name", "tag", ...(isHarbor ? ["label"] : [])].map((name) => ({ style: "input", type: name, values: null }));
+  const filters = ["name", "tag", ...(isHarbor && !options.local ? ["label"] : [])].map((name) => ({
+    style: "input",
+    type: name,
+    values: null,
+  }));
   return {
     ...(isHarbor || type === "azure-acr" ? { supported_copy_by_chunk: true } : {}),
     supported_resource_filters: [...filters, { style: "radio", type: "resource", values: resources }],

@@ -5,6 +5,7 @@ export type Filter =
   | { readonly key: string; readonly kind: "equals"; readonly value: string }
   | { readonly key: string; readonly kind: "contains"; readonly value: string }
   | { readonly key: string; readonly kind: "range"; readonly min: string | null; readonly max: string | null }
+  | { readonly key: string; readonly kind: "beyond"; readonly above: string | null; readonly below: string | null }
   | { readonly key: string; readonly kind: "any" | "all"; readonly values: readonly string[] };
 
 export interface ListQuery {
@@ -79,6 +80,10 @@ export class ListSql {
       case "range":
         if (filter.min !== null) this.where(`${column.sql} >= ?`, typed(filter.min, column));
         if (filter.max !== null) this.where(`${column.sql} <= ?`, typed(filter.max, column));
+        break;
+      case "beyond":
+        if (filter.above !== null) this.where(`${column.sql} > ?`, typed(filter.above, column));
+        if (filter.below !== null) this.where(`${column.sql} < ?`, typed(filter.below, column));
         break;
       case "any":
         this.where(

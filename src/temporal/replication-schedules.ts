@@ -231,8 +231,8 @@ function definitionOf({ id, name, enabled, trigger }: Policy) {
       workflowId: workflowIds.scheduleTick(scheduleIds.replication(id)),
       taskQueue: taskQueues.replication,
       args: [{ policyId: id, trigger: "scheduled" }],
-      // Of two ticks that nobody worked off, one is enough.
-      workflowRunTimeout: "30m",
+      // It waits for a worker; of the ticks until then, one is enough.
+      workflowRunTimeout: "3d",
       staticSummary: `Starts replication ${name}`.slice(0, 200),
     },
     state: enabled ? { paused: false } : { paused: true, note: DISABLED },

@@ -17,7 +17,9 @@ const NEAR_MS = 3_600_000;
 
 /** Of the last tick only, and only of those since the schedule was last changed. */
 export async function didNotFire({ temporal, description, options, now = Date.now }: TickCheck): Promise<boolean> {
-  const { createdAt, lastUpdatedAt, recentActions } = description.info;
+  const { createdAt, lastUpdatedAt, recentActions, runningActions } = description.info;
+  // The tick before waits for a worker, and stands for those that came after it.
+  if (runningActions.length > 0) return false;
   const until = now() - GRACE_MS;
   const since = Math.max(createdAt.getTime(), lastUpdatedAt?.getTime() ?? 0, until - LOOK_BACK_MS);
   if (since >= until) return false;

@@ -1,10 +1,8 @@
 /** /replication/adapters: the types of registries that can be replicated, and what a form for them can fill in by itself. */
 import { Router } from "express";
+import { ADAPTER_TYPES } from "../../../src/replication/adapters/create-adapters.ts";
 import { requireSystemRight } from "../access.ts";
 import type { HarborServices } from "../services.ts";
-
-/** Types that have an adapter; a registry of another type is served as one of the distribution protocol. */
-export const REPLICATION_TYPES = ["docker-hub", "docker-registry", "github-ghcr", "gitlab", "harbor", "quay"] as const;
 
 interface ProviderInfo {
   readonly endpoint_pattern: {
@@ -22,7 +20,7 @@ export function createAdaptersRouter(services: Pick<HarborServices, "auth">): Ro
   const router = Router();
   router.get("/replication/adapters", async (request, response) => {
     await requireSystemRight(services, request, "replication-adapter:list");
-    response.json(REPLICATION_TYPES);
+    response.json(ADAPTER_TYPES);
   });
   router.get("/replication/adapterinfos", async (request, response) => {
     await requireSystemRight(services, request, "replication-adapter:list");

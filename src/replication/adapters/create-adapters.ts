@@ -38,6 +38,9 @@ const PRODUCTS: Readonly<Record<string, ProductBuilder>> = {
   quay,
 };
 
+/** A registry of another type is served by the protocol alone. */
+export const ADAPTER_TYPES: readonly string[] = ["docker-registry", ...Object.keys(PRODUCTS)].toSorted();
+
 export function createAdapters(options: AdaptersOptions): AdapterFactory {
   const { registries, pool } = options;
   const local = (originRegistry: number | null): RegistryAdapter => new LocalAdapter({ ...options, originRegistry });

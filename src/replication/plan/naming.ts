@@ -1,4 +1,4 @@
-/** What a repository is called at a destination, and whether two would be called the same. */
+/** What a repository is called at a destination, and whether two could be called the same. */
 import { SlipwayError } from "../../core/errors.ts";
 import { isRepositoryName } from "../../oci/names.ts";
 
@@ -56,31 +56,6 @@ export function canCollide(destinations: readonly NamedDestination[]): boolean {
   return (
     registries.size < destinations.length || destinations.some(({ namespace, replaceCount }) => namespace !== "" && replaceCount !== 0)
   );
-}
-
-/** Takes the names of the sources one after the other, of which it keeps those that their destinations have. */
-export class CollisionCheck {
-  readonly #destinations: readonly NamedDestination[];
-  readonly #sources = new Map<string, string>();
-
-  constructor(destinations: readonly NamedDestination[]) {
-    this.#destinations = destinations;
-  }
-
-  /** Throws BAD_REQUEST when another source has the name already; the same source may be given again. */
-  add(source: string): void {
-    for (const destination of this.#destinations) {
-      const name = destinationName(source, destination);
-      const key = `${destination.registryId}/${name}`;
-      const other = this.#sources.get(key);
-      if (other !== undefined && other !== source) {
-        throw invalid(
-          `the source repositories ${JSON.stringify(other)} and ${JSON.stringify(source)} would both become ${JSON.stringify(name)} at the destination`,
-        );
-      }
-      this.#sources.set(key, source);
-    }
-  }
 }
 
 function invalid(message: string): SlipwayError {

@@ -129,4 +129,17 @@ test("q is read as written", () => {
     { key: "n", kind: "any", values: ["1,2", "3"] },
   ]);
   assert.deepEqual(parseQ("t=[~9]"), [{ key: "t", kind: "range", min: null, max: "9" }]);
+  assert.deepEqual(
+    parseQ("Name__icontains=x,ID__gte=5,update_time__lte=9,SrcRegistryID__exact=3,id__in={1 2},speed_kb__gt=1,a__b__lt=2,a__b=3"),
+    [
+      { key: "name", kind: "contains", value: "x" },
+      { key: "id", kind: "range", min: "5", max: null },
+      { key: "update_time", kind: "range", min: null, max: "9" },
+      { key: "src_registry_id", kind: "equals", value: "3" },
+      { key: "id", kind: "any", values: ["1", "2"] },
+      { key: "speed_kb", kind: "beyond", above: "1", below: null },
+      { key: "a__b", kind: "beyond", above: null, below: "2" },
+      { key: "a__b", kind: "equals", value: "3" },
+    ],
+  );
 });

@@ -233,7 +233,15 @@ test("registries", async (t) => {
     assert.equal(info.type, "docker-registry");
     assert.ok(!info.supported_triggers.includes("event_based"));
     assert.ok((await api.request("GET", `${REGISTRIES}/0/info`, { as: "root" })).json.supported_triggers.includes("event_based"));
-    assert.equal((await api.request("GET", `${REGISTRIES}/0`, { as: "root" })).json.name, "Local");
+    const image = { style: "radio", type: "resource", values: ["image"] };
+    assert.deepEqual(
+      info.supported_resource_filters,
+      [...["name", "tag"].map((type) => ({ style: "input", type, values: null })), image],
+      "keys by name, and null where a list is not given",
+    );
+    const local = (await api.request("GET", `${REGISTRIES}/0`, { as: "root" })).json;
+    assert.deepEqual([local.name, local.type, local.credential], ["Local", "harbor", { access_secret: "*****", type: "secret" }]);
+    assert.deepEqual(Object.keys(local), Object.keys(local).toSorted());
     assert.equal((await api.request("GET", `${REGISTRIES}/none`, { as: "root" })).status, 422);
   });
 });

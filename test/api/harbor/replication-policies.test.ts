@@ -352,6 +352,8 @@ test("policies are listed by query, order and page", async (t) => {
       "q=creator%3Droot,single_active_replication%3Dfalse,copy_by_chunk%3Dfalse,dest_namespace_replace_count%3D-1&sort=id",
       "alpha beta gamma",
     ],
+    ["q=speed_kb__gt%3D4", "beta"],
+    ["q=speed_kb__lt%3D5,SrcRegistryID%3D0&sort=Name", "alpha gamma"],
     ["q=nonsense%3D1&sort=id", "alpha beta gamma"],
     ["page=2&page_size=1", "beta"],
   ];
