@@ -138,6 +138,7 @@ export class Exchange {
       lane: request.lane,
       priority: request.call.priority ?? "interactive",
       waitMs: attempt.waitMs,
+      blockWaitMs: request.call.blockWaitMs,
       counted: request.counted ?? false,
       signal: request.call.signal,
     });

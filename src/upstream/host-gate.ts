@@ -39,6 +39,7 @@ export interface EnterOptions {
   readonly lane: Lane;
   readonly priority: Priority;
   readonly waitMs: number;
+  readonly blockWaitMs?: number | undefined;
   readonly counted: boolean;
   readonly signal?: AbortSignal | undefined;
 }
@@ -190,12 +191,13 @@ export class HostGate {
   async #waitForBlocks(options: EnterOptions): Promise<number> {
     const { clock, host } = this.#options;
     const start = clock.now();
+    const patience = Math.min(options.waitMs, options.blockWaitMs ?? options.waitMs);
     for (;;) {
       const now = clock.now();
       const block = options.counted && this.#pulls.until > this.#all.until ? this.#pulls : this.#all;
       const left = block.until - now;
       if (left <= 0) return now - start;
-      if (left > options.waitMs - (now - start)) {
+      if (left > patience - (now - start)) {
         throw new SlipwayError(block.code, { detail: { host, blocked: true }, retryAfterSeconds: Math.ceil(left / 1000) });
       }
       // Those who waited for the same moment must not all arrive in it.

@@ -57,6 +57,8 @@ export interface CallOptions {
   readonly priority?: Priority | undefined;
   /** How long the call may wait for its turn; the default depends on the priority. */
   readonly waitMs?: number | undefined;
+  /** How long of that it may sit out a Retry-After; longer ones are told to the caller at once. */
+  readonly blockWaitMs?: number | undefined;
   /** Begins with another address than usual: what the first one sent was wrong. */
   readonly elsewhere?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;

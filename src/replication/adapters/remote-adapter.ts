@@ -214,9 +214,12 @@ export class RemoteAdapter implements RegistryAdapter {
   }
 }
 
+/** A batch that is told to wait for longer gives its place to others. */
+const LONGEST_BLOCK_MS = 3_000;
+
 /** How every call of replication is made. */
 export function calling(signal: AbortSignal): CallOptions {
-  return { priority: "replication", signal };
+  return { priority: "replication", blockWaitMs: LONGEST_BLOCK_MS, signal };
 }
 
 export function bareTag(tag: string): Artifact {

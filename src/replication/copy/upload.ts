@@ -252,6 +252,7 @@ class ChunkedUpload {
     if (error.code === "CANCELLED" || (!about && !error.retryable)) throw failure;
     this.#fruitless += 1;
     const wait = about ? 0 : quickRetryMs(failure, 1);
+    if (about && this.#fruitless > FRUITLESS) return await this.#refused();
     if (wait === null || this.#fruitless > FRUITLESS) throw failure;
     await sleep(wait * this.#fruitless, signal);
     // The answer to the last request may have been lost after the registry took it.
