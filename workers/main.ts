@@ -95,7 +95,7 @@ async function start({ config, logger, closer, signal, isMember }: StartInput): 
   if (WORKER_ROLES.some((role) => config.roles.has(role))) {
     // Loaded here, so that a process without worker roles never loads Temporal's native part.
     const { startWorkers } = await import("./roles.ts");
-    const workers = startWorkers(app);
+    const workers = await startWorkers(app);
     if (workers) closer.add("workers", () => workers.close());
   }
   const running = await serve(app, { host: server.host, port: server.port, reusePort: sharesPort, version: VERSION });

@@ -5,18 +5,21 @@ import type { TemporalConnection } from "../src/temporal/connection.ts";
 import { createMaintenanceStarters } from "../src/temporal/maintenance.ts";
 import { maintenanceSchedules } from "../src/temporal/schedules.ts";
 import { createActivityServices } from "./activity-services.ts";
+import { createReplicationServices } from "./replication-services.ts";
 import { maintenanceRole } from "./roles/maintenance.ts";
 import { refreshRoles } from "./roles/refresh.ts";
+import { replicationRoles } from "./roles/replication.ts";
 import { workerMetrics } from "./runtime.ts";
 import { startWorkerGroup } from "./worker-group.ts";
 import type { WorkerGroup, WorkerRole } from "./worker-group.ts";
 
 /** Null when this process has no worker role, or there is no Temporal to work for. */
-export function startWorkers(app: App): WorkerGroup | null {
+export async function startWorkers(app: App): Promise<WorkerGroup | null> {
   const { temporal, config } = app;
   if (temporal === null) return null;
   const roles = [
     ...(config.roles.has("maintenance") ? [maintenance(app, temporal)] : []),
+    ...(config.roles.has("replication") ? await replication(app) : []),
     ...(config.roles.has("refresh") ? refresh(app, temporal) : []),
   ];
   if (roles.length === 0) return null;
@@ -49,6 +52,13 @@ function maintenance(app: App, temporal: TemporalConnection): WorkerRole {
       warmUpCron: unlessOff(cache.warm_up_cron),
     }),
   });
+}
+
+async function replication(app: App): Promise<WorkerRole[]> {
+  const { workflows } = app.replication;
+  if (workflows === null) return [];
+  const services = await createReplicationServices(app, workflows);
+  return replicationRoles({ services, workflows, copySlots: app.config.settings.replication.copy_slots });
 }
 
 function refresh(app: App, temporal: TemporalConnection): WorkerRole[] {

@@ -47,7 +47,8 @@ export function planningActivities(services: ReplicationServices) {
               const step = await services.planner.step({ executionId, cursor }, watched, (at) => {
                 reached = at;
               });
-              if (step.next !== null) return { ...step, closed: null };
+              // With batches the books are closed later: were this answer lost, the repeated step could not tell them any more.
+              if (step.next !== null || step.batches.length > 0) return { ...step, closed: null };
               const ended = await services.executions.completePlanning(executionId, NOTHING_TO_DO);
               if (ended === null || ended.endedAt === null) return { ...step, closed: null };
               await afterRun(services, request);

@@ -14,6 +14,9 @@ export interface EventDraft {
 const RETRY_BASE_S = 60;
 const RETRY_CAP_S = 3_600;
 
+/** Failures that another try does not mend. */
+const LASTING = "unsupported-manifest,immutable,collision,gone-at-source,diverged";
+
 export class EventStore {
   readonly #db: Queryable;
 
@@ -55,7 +58,7 @@ export class EventStore {
    */
   async release(executionId: number, maxAgeMs: number): Promise<number> {
     const failed = `(e.status = 'Error' AND (NOT EXISTS (SELECT 1 FROM replication_items i WHERE i.execution_id = v.execution_id)
-      OR EXISTS (SELECT 1 FROM replication_items i WHERE i.execution_id = v.execution_id AND i.status = 'Error'
+      OR EXISTS (SELECT 1 FROM replication_items i WHERE i.execution_id = v.execution_id AND i.status = 'Error' AND i.reason <> ALL ('{${LASTING}}')
                   AND i.src_repository = v.repository AND v.reference IN (i.tag, i.digest))))`;
     const kept = await this.#db.query(
       `UPDATE replication_events v
