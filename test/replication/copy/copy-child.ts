@@ -15,7 +15,7 @@ interface Order {
 
 const order = JSON.parse(process.argv[2] ?? "") as Order;
 const database = new Database({ url: order.databaseUrl, poolSize: 5 });
-const kv = new PostgresKv({ database, prefix: "test:" });
+const kv = await PostgresKv.open({ database, prefix: "test:" });
 const { copier, close } = buildCopier(order.setting, { database, kv, folder: order.folder });
 console.log(JSON.stringify({ started: true }));
 const outcome = await copier.copyBatch(

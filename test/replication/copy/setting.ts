@@ -94,6 +94,7 @@ function makePolicy(rest: Partial<Policy> = {}): Policy {
     destNamespace: "",
     destNamespaceReplaceCount: 0,
     trigger: null,
+    timezone: "UTC",
     filters: [],
     deletion: false,
     override: true,
@@ -196,7 +197,7 @@ export interface CopyTest extends Plans {
 export async function startCopier(t: TestContext, setting: CopierSetting): Promise<CopyTest & { databaseUrl: string; folder: string }> {
   const { database, url } = await testDatabase(t);
   const folder = await tempDir(t, "copy-staging-");
-  const kv = new PostgresKv({ database, prefix: "test:" });
+  const kv = await PostgresKv.open({ database, prefix: "test:" });
   const { copier, pool, close } = buildCopier(setting, { database, kv, folder });
   t.after(async () => {
     await close();

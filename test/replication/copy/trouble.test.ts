@@ -73,8 +73,8 @@ test("single refusals by 500 and cut connections cost nothing but a moment", asy
   const { source, target, setting } = await start(t);
   source.putImage(REPOSITORY, "v1", [randomBytes(200_000)]);
   target.on({ method: "PUT", path: /uploads/, times: 1 }, (_request, response) => send(response, 500, {}));
-  target.on({ method: "PUT", path: /manifests/, times: 1 }, (request) => request.socket.destroy());
-  source.on({ path: BLOB, times: 1 }, (request) => request.socket.destroy());
+  target.on({ method: "PUT", path: /manifests/, times: 1 }, (request) => void request.socket.destroy());
+  source.on({ path: BLOB, times: 1 }, (request) => void request.socket.destroy());
   const { outcome } = await setting.copy({ repository: REPOSITORY, tags: ["v1"], targets: [2] });
   assert.equal(outcome.succeeded, 1);
   assertCopied(target, source, "v1");
@@ -85,7 +85,7 @@ test("bodies that are cut or stall in the middle go on where they stopped", asyn
   const proxy = await startFaultProxy(t, source);
   const stall = { windowMs: 600, minBytesPerSecond: 1_000 };
   for (const faults of [{ cutAfterBytes: 700_000, cuts: 2 }, { stallAfterBytes: 700_000 }]) {
-    const { target, setting } = await start(t, { sourceUrl: proxy.url, pool: { stall: { ...stall } as never } });
+    const { target, setting } = await start(t, { sourceUrl: proxy.url, pool: { stall } });
     source.putImage(REPOSITORY, "v1", [randomBytes(1_500_000)]);
     proxy.set(faults);
     setTimeout(() => proxy.heal(), 1_500).unref();
