@@ -146,6 +146,10 @@ export class FakeRegistry {
     return found;
   }
 
+  remove(name: string): void {
+    this.#repositories.delete(name);
+  }
+
   putBlob(name: string, bytes: Buffer): string {
     const digest = sha256(bytes);
     this.repository(name).blobs.set(digest, bytes);

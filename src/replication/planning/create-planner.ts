@@ -83,6 +83,7 @@ class StepPlanner implements Planner {
     try {
       const context = await this.#open({ execution, run, policy, cursor }, signal);
       const next = await runPhases(context, this.#stores(), cursor);
+      await context.options.recorder.flush();
       if (next === null) await this.#finish(execution.id, run);
       return {
         batches: await this.#batches(execution.id, cursor),

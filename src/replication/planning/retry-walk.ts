@@ -1,4 +1,5 @@
 /** Another run's items that did not succeed, planned once more as they were; whether they are still needed is seen when they are copied. */
+import { isSlipwayError } from "../../core/errors.ts";
 import type { Item, ItemStore } from "../item-store.ts";
 import type { TaskAttrs } from "../plan/item.ts";
 import { draftBatches } from "./plan/drafts.ts";
@@ -6,7 +7,7 @@ import type { Place } from "./plan/drafts.ts";
 import type { PlanCursor } from "./plan/cursor.ts";
 import type { PhaseResult } from "./source-walk.ts";
 import { say } from "./step-context.ts";
-import type { StepContext } from "./step-context.ts";
+import type { StepContext, Target } from "./step-context.ts";
 
 type FailedItem = Item & { readonly task: TaskAttrs };
 
@@ -40,7 +41,7 @@ async function planGroup(context: StepContext, group: readonly FailedItem[]): Pr
     return;
   }
   const place: Place = { position: task.destination, registryId: task.target_registry_id, repository: destRepository, empty: false };
-  if (task.operation === "copy") await context.prepare(target, { source: repository, destination: destRepository });
+  if (task.operation === "copy") await prepare(context, target, first);
   const work = group.map(({ action, tag, digest }) => ({
     artifact: { mediaType: null, artifactType: task.resource_type === "artifact" ? "artifact" : null },
     // What a tag was at the source then may not be what it is now; a deletion is about what was deleted.
@@ -55,6 +56,15 @@ async function planGroup(context: StepContext, group: readonly FailedItem[]): Pr
     unchanged: 0,
     log: [say(`${repository}: ${group.length} items to try again`)],
   });
+}
+
+/** What a destination has against it is told by its items. */
+async function prepare(context: StepContext, target: Target, { srcRepository: source, destRepository }: FailedItem): Promise<void> {
+  try {
+    await context.prepare(target, { source, destination: destRepository });
+  } catch (error) {
+    if (!isSlipwayError(error) || error.retryable || error.code === "CANCELLED") throw error;
+  }
 }
 
 /** Of one task's kind each, in order. */
