@@ -142,6 +142,7 @@ function createContent(
   };
   const blobs = new ProxyBlobs({
     ...common,
+    linkedOf: (repository, digests) => catalog.blobs.linkedOf(repository, digests),
     isOffline: (project) => policyOf(project).tags.mode === "offline",
     negativeMs: defaults.negativeSeconds * 1000,
     onServed: (digest) => usage.touch(digest),
@@ -153,6 +154,7 @@ function createContent(
       usage.touch(digest);
       if (!reference.includes(":")) heat.pulled(repository, reference);
     },
+    onArrived: (name, manifest) => prefetcher.onServed(name, manifest),
     onServed: (name, manifest) => prefetcher.onServed(name, manifest),
     onBrought: (name, manifest) => {
       usage.touch(manifest.digest);

@@ -65,12 +65,14 @@ export class Prefetcher {
 
   async #follow(name: ProxyName, manifest: StoredManifest): Promise<void> {
     const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+    const blobs = blobsOf(parsed);
+    this.#started += blobs.length;
+    // First of all: their client asks for them as soon as it has the manifest.
+    const starting = blobs.length === 0 ? null : this.#options.blobs.prefetch(name, blobs);
+    starting?.catch(() => undefined);
     await this.#learnPlatform(name, manifest.digest);
     for (const child of await this.#wantedChildren(name, parsed)) await this.#options.manifests().get(name, child.digest);
-    for (const blob of blobsOf(parsed)) {
-      this.#started += 1;
-      await this.#options.blobs.prefetch(name, blob);
-    }
+    await starting;
   }
 
   /** Of an index, those of the platforms that this project's clients take. */

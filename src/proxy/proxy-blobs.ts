@@ -12,6 +12,8 @@ export interface ProxyBlobsOptions {
   readonly reader: RegistryReader;
   readonly db: Queryable;
   readonly fills: FillEngine;
+  /** Those of the digests that the repository has a link to. */
+  readonly linkedOf: (repository: string, digests: readonly string[]) => Promise<ReadonlySet<string>>;
   readonly clientOf: (project: Project) => Promise<UpstreamClient>;
   readonly isOffline: (project: Project) => boolean;
   readonly negativeMs: number;
@@ -21,10 +23,14 @@ export interface ProxyBlobsOptions {
 export type OpenedBlob = { readonly kind: "stored"; readonly blob: StoredBlob } | { readonly kind: "filling"; readonly blob: OpenBlob };
 
 const REMEMBERED_ABSENT = 20_000;
+const REMEMBERED_SIZES = 20_000;
+const SIZES_FRESH_MS = 60_000;
 
 export class ProxyBlobs {
   readonly #options: ProxyBlobsOptions;
   readonly #absent = new LRUCache<string, true>({ max: REMEMBERED_ABSENT });
+  /** From descriptors of manifests that just came: their blobs are asked for next. */
+  readonly #described = new LRUCache<string, number>({ max: REMEMBERED_SIZES, ttl: SIZES_FRESH_MS });
 
   constructor(options: ProxyBlobsOptions) {
     this.#options = options;
@@ -54,12 +60,14 @@ export class ProxyBlobs {
   }
 
   async open(name: ProxyName, digest: string, signal?: AbortSignal): Promise<OpenedBlob> {
-    const stored = await this.#options.reader.findBlob(name.repository, digest);
-    if (stored) {
-      this.#options.onServed(digest);
-      return { kind: "stored", blob: stored };
+    if (!this.#options.fills.isUnderWay(name.repository, digest)) {
+      const stored = await this.#options.reader.findBlob(name.repository, digest);
+      if (stored) {
+        this.#options.onServed(digest);
+        return { kind: "stored", blob: stored };
+      }
+      this.#refuseKnownAbsent(name, digest);
     }
-    this.#refuseKnownAbsent(name, digest);
     return this.#rememberAbsence(name, digest, async () => {
       const opened = await this.#options.fills.open(await this.#request(name, digest, "interactive"), signal);
       if (!("bytes" in opened)) return { kind: "filling", blob: opened };
@@ -69,13 +77,21 @@ export class ProxyBlobs {
   }
 
   /** Begins to fetch what will be asked for next. */
-  async prefetch(name: ProxyName, descriptor: { digest: string; size: number }): Promise<void> {
-    if (await this.#options.reader.findBlob(name.repository, descriptor.digest)) return;
-    const client = await this.#options.clientOf(name.project);
-    await this.#options.fills.prefetch({ ...this.#base(name, descriptor.digest), size: descriptor.size, client, priority: "prefetch" });
+  async prefetch(name: ProxyName, descriptors: readonly { readonly digest: string; readonly size: number }[]): Promise<void> {
+    for (const { digest, size } of descriptors) this.#described.set(`${name.repository}@${digest}`, size);
+    const [client, linked] = await Promise.all([
+      this.#options.clientOf(name.project),
+      this.#options.linkedOf(
+        name.repository,
+        descriptors.map(({ digest }) => digest),
+      ),
+    ]);
+    const wanted = descriptors.filter(({ digest }) => !linked.has(digest));
+    await this.#options.fills.prefetch(
+      wanted.map(({ digest, size }) => ({ ...this.#base(name, digest), size, client, priority: "prefetch" as const })),
+    );
   }
 
-  /** Fetches to the end what is not here. */
   async complete(name: ProxyName, digest: string, signal: AbortSignal): Promise<void> {
     if (await this.#options.reader.findBlob(name.repository, digest)) return;
     await this.#options.fills.complete(await this.#request(name, digest, "prefetch"), signal);
@@ -91,6 +107,8 @@ export class ProxyBlobs {
   }
 
   async #describedSize(repository: string, digest: string): Promise<number | null> {
+    const described = this.#described.get(`${repository}@${digest}`);
+    if (described !== undefined) return described;
     const { rows } = await this.#options.db.query<{ size: number }>(
       `SELECT r.size FROM manifest_references r JOIN repositories n ON n.id = r.repository_id
        WHERE n.name = $1 AND r.digest = $2 AND r.kind <> 'manifest' LIMIT 1`,

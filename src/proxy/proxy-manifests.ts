@@ -38,6 +38,8 @@ export interface ProxyManifestsOptions {
   readonly policyOf: (project: Project) => TagPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told of a manifest that came from upstream: what it names can be on its way while the manifest is stored. */
+  readonly onArrived: (name: ProxyName, manifest: StoredManifest) => void;
   /** Told of what clients pull; must cost next to nothing. */
   readonly onPulled: (repository: string, reference: string, digest: string) => void;
   readonly onServed: (name: ProxyName, manifest: StoredManifest) => void;
@@ -330,6 +332,8 @@ export class ProxyManifests {
       origin: "fill" as const,
       allowMissingBlobs: true,
     };
+    const arrived = { digest: put.digest, mediaType: manifest.mediaType, bytes: manifest.bytes };
+    this.#options.onArrived(name, arrived);
     await writer.putManifest(put).catch((error: unknown) => {
       // Bad content is upstream's fault here, not the client's.
       if (isSlipwayError(error, "MANIFEST_INVALID", "DIGEST_INVALID", "UNSUPPORTED"))
@@ -346,7 +350,7 @@ export class ProxyManifests {
         status: 200,
       });
     }
-    return { manifest: { digest: digest ?? manifest.digest, mediaType: manifest.mediaType, bytes: manifest.bytes }, cache: "MISS" };
+    return { manifest: arrived, cache: "MISS" };
   }
 }
 

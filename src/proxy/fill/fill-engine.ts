@@ -154,13 +154,21 @@ export class FillEngine {
     return known;
   }
 
-  /** Starts a fill that nobody reads yet; nothing when somebody fetches it already. */
-  async prefetch(request: FillRequest): Promise<void> {
-    const { digest } = request;
-    const isUnderWay = this.#running.has(digest) || this.#followed.has(digest) || this.#starting.has(digest);
-    if (isUnderWay || this.#running.size >= this.#options.maxFills) return;
-    if ((await this.#options.leases.findOwner(digest)) !== null) return;
-    await this.#join(request);
+  /** Starts fills that nobody reads yet, except of what somebody fetches already. */
+  async prefetch(requests: readonly FillRequest[]): Promise<void> {
+    const fresh = requests.filter(({ digest }) => !this.#running.has(digest) && !this.#followed.has(digest) && !this.#starting.has(digest));
+    const room = Math.max(0, this.#options.maxFills - this.#running.size - this.#starting.size);
+    const wanted = fresh.slice(0, room);
+    if (wanted.length === 0) return;
+    const owned = await this.#options.leases.ownedOf(wanted.map(({ digest }) => digest));
+    await Promise.all(wanted.filter(({ digest }) => !owned.has(digest)).map((request) => this.#join(request)));
+  }
+
+  /** This process fetches it for this repository, or is about to: nothing has to be looked up to join. */
+  isUnderWay(repository: string, digest: string): boolean {
+    const running = this.#running.get(digest);
+    if (running) return running.source.state === "running" && running.targets.has(repository);
+    return this.#starting.get(digest)?.repository === repository;
   }
 
   /** Fetches to the end; for the workflow that completes what no process holds. */

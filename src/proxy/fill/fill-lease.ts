@@ -2,6 +2,7 @@
  * Who fetches a digest: one row, held by a lease that its owner renews. Every new owner has a higher fence, so a former one that was only slow cannot
  * renew, and its staging is not mistaken for the new one's.
  */
+import { gathered } from "../../db/gathered.ts";
 import type { Queryable } from "../../db/pool.ts";
 
 export interface ProcessIdentity {
@@ -31,6 +32,7 @@ export type LeaseAnswer = { readonly held: true; readonly fence: number } | { re
 
 export const LEASE_MS = 5_000;
 export const RENEW_MS = 1_000;
+const LEASES_PER_STATEMENT = 100;
 
 interface LeaseRow {
   project_id: number;
@@ -44,6 +46,12 @@ interface LeaseRow {
 export class FillLeases {
   readonly #db: Queryable;
   readonly #self: ProcessIdentity;
+  /** The new fence, or null where somebody else holds the lease. */
+  readonly #take = gathered<FillKey, number | null>({
+    run: (keys) => this.#takeAll(keys),
+    identityOf: ({ digest }) => digest,
+    max: LEASES_PER_STATEMENT,
+  });
 
   constructor(db: Queryable, self: ProcessIdentity) {
     this.#db = db;
@@ -52,18 +60,44 @@ export class FillLeases {
 
   /** Takes the lease when nobody has it or its owner is silent; else tells who has it. */
   async acquire(key: FillKey): Promise<LeaseAnswer> {
-    const taken = await this.#db.query<LeaseRow>(
+    const fence = await this.#take(key);
+    if (fence !== null) return { held: true, fence };
+    return { held: false, owner: await this.findOwner(key.digest) };
+  }
+
+  async #takeAll(keys: readonly FillKey[]): Promise<(number | null)[]> {
+    const { bootId, host, address } = this.#self;
+    // In one order everywhere: two processes that take several of the same would else wait for each other.
+    const { rows } = await this.#db.query<{ digest: string; fence: number }>(
       `INSERT INTO fills (digest, size, project_id, repository, owner, owner_host, owner_address, fence, lease_until, attempts)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, 1, now() + $8 * interval '1 ms', 1)
+       SELECT k.digest, k.size, k.project_id, k.repository, $5, $6, $7, 1, now() + $8 * interval '1 ms', 1
+       FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS k (digest, size, project_id, repository) ORDER BY k.digest
        ON CONFLICT (digest) DO UPDATE SET project_id = EXCLUDED.project_id, repository = EXCLUDED.repository, owner = EXCLUDED.owner, owner_host = EXCLUDED.owner_host, owner_address = EXCLUDED.owner_address,
          fence = fills.fence + 1, lease_until = EXCLUDED.lease_until, attempts = fills.attempts + 1, size = coalesce(EXCLUDED.size, fills.size), updated_at = now()
        WHERE fills.lease_until IS NULL OR fills.lease_until < now() OR fills.owner = EXCLUDED.owner
-       RETURNING project_id, repository, owner, owner_host, owner_address, fence`,
-      [key.digest, key.size, key.projectId, key.repository, this.#self.bootId, this.#self.host, this.#self.address, LEASE_MS],
+       RETURNING digest, fence`,
+      [
+        keys.map((key) => key.digest),
+        keys.map((key) => key.size),
+        keys.map((key) => key.projectId),
+        keys.map((key) => key.repository),
+        bootId,
+        host,
+        address,
+        LEASE_MS,
+      ],
     );
-    const row = taken.rows[0];
-    if (row) return { held: true, fence: row.fence };
-    return { held: false, owner: await this.findOwner(key.digest) };
+    const fences = new Map(rows.map((row) => [row.digest, row.fence]));
+    return keys.map(({ digest }) => fences.get(digest) ?? null);
+  }
+
+  /** Those of the digests that somebody fetches now. */
+  async ownedOf(digests: readonly string[]): Promise<Set<string>> {
+    const { rows } = await this.#db.query<{ digest: string }>(
+      "SELECT digest FROM fills WHERE digest = ANY ($1) AND owner IS NOT NULL AND lease_until >= now()",
+      [digests],
+    );
+    return new Set(rows.map((row) => row.digest));
   }
 
   /** Who holds the lease now. */
