@@ -122,9 +122,11 @@ export class ReplicationSchedules {
     return this.#last;
   }
 
+  /** Of processes that reconcile. */
   families(): MetricFamily[] {
-    const last = this.#last;
-    const states = { checked: last?.checked ?? 0, held: last?.held ?? 0, failed: last?.failed ?? 0 };
+    if (this.#last === null) return [];
+    const { checked, held, failed } = this.#last;
+    const states = { checked, held, failed };
     return [
       {
         name: "slipway_replication_schedules",

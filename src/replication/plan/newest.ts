@@ -1,10 +1,15 @@
 /** The newest artifacts of a repository, kept while its list goes by: no more of them in memory than are wanted. */
+import type { SemVer } from "semver";
 import type { Artifact } from "../adapters/adapter.ts";
 import type { ArtifactSelector } from "./filters.ts";
 import { compareVersions, readVersion } from "./patterns.ts";
 import type { PolicyFilter } from "./policy.ts";
 
-type Compare = (one: Artifact, other: Artifact) => number;
+interface Entry {
+  readonly artifact: Artifact;
+  /** Read once; null where times count. */
+  readonly version: SemVer | null;
+}
 
 /** Tags compete, each by itself; content without a tag, and by version what is none, stays out. Several filters: what all of them keep. */
 export function keepNewest(filters: readonly PolicyFilter[], isSelected: (artifact: Artifact) => boolean): ArtifactSelector {
@@ -27,30 +32,30 @@ export function keepNewest(filters: readonly PolicyFilter[], isSelected: (artifa
 class Top {
   readonly #limit: number;
   readonly #byVersion: boolean;
-  readonly #compare: Compare;
-  readonly #heap: Artifact[] = [];
+  readonly #heap: Entry[] = [];
 
   constructor(limit: number, byVersion: boolean) {
     this.#limit = limit;
     this.#byVersion = byVersion;
-    this.#compare = byVersion ? compareByVersion : compareByTime;
   }
 
   add(artifact: Artifact): void {
-    if (this.#byVersion && readVersion(artifact.tag ?? "") === null) return;
+    const version = this.#byVersion ? readVersion(artifact.tag ?? "") : null;
+    if (this.#byVersion && version === null) return;
+    const entry: Entry = { artifact, version };
     const heap = this.#heap;
     if (heap.length < this.#limit) {
-      heap.push(artifact);
+      heap.push(entry);
       this.#rise(heap.length - 1);
-    } else if (heap[0] !== undefined && this.#compare(artifact, heap[0]) > 0) {
-      heap[0] = artifact;
+    } else if (heap[0] !== undefined && compare(entry, heap[0]) > 0) {
+      heap[0] = entry;
       this.#sink(0);
     }
   }
 
   /** The newest first. */
   sorted(): Artifact[] {
-    return this.#heap.toSorted((one, other) => this.#compare(other, one));
+    return this.#heap.toSorted((one, other) => compare(other, one)).map(({ artifact }) => artifact);
   }
 
   #rise(start: number): void {
@@ -74,22 +79,21 @@ class Top {
   }
 
   #order(one: number, other: number): number {
-    return this.#compare(this.#heap[one] as Artifact, this.#heap[other] as Artifact);
+    return compare(this.#heap[one] as Entry, this.#heap[other] as Entry);
   }
 
   #swap(one: number, other: number): void {
-    [this.#heap[one], this.#heap[other]] = [this.#heap[other] as Artifact, this.#heap[one] as Artifact];
+    [this.#heap[one], this.#heap[other]] = [this.#heap[other] as Entry, this.#heap[one] as Entry];
   }
 }
 
 /** What has no time is the oldest; names decide among equals, so that every run keeps the same. */
-function compareByTime(one: Artifact, other: Artifact): number {
-  return (one.pushedAt?.getTime() ?? 0) - (other.pushedAt?.getTime() ?? 0) || compareTexts(one.tag ?? "", other.tag ?? "");
-}
-
-function compareByVersion(one: Artifact, other: Artifact): number {
-  const [first, second] = [readVersion(one.tag ?? ""), readVersion(other.tag ?? "")];
-  return (first && second ? compareVersions(first, second) : 0) || compareTexts(one.tag ?? "", other.tag ?? "");
+function compare(one: Entry, other: Entry): number {
+  const order =
+    one.version !== null && other.version !== null
+      ? compareVersions(one.version, other.version)
+      : (one.artifact.pushedAt?.getTime() ?? 0) - (other.artifact.pushedAt?.getTime() ?? 0);
+  return order || compareTexts(one.artifact.tag ?? "", other.artifact.tag ?? "");
 }
 
 function compareTexts(one: string, other: string): number {
