@@ -4,6 +4,7 @@ import { guard } from "./shared/guard.ts";
 import { housekeepingActivities } from "./maintenance/housekeeping.ts";
 import { outboxActivities } from "./maintenance/outbox.ts";
 import { reconcileActivities } from "./maintenance/reconcile.ts";
+import { executionReconcileActivities } from "./maintenance/reconcile-executions.ts";
 import { recordActivities } from "./maintenance/records.ts";
 import { tickActivities } from "./maintenance/tick.ts";
 import type { ActivityServices } from "./services.ts";
@@ -19,6 +20,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
   const outbox = outboxActivities(services, stopping);
   const cache = cacheActivities(services);
   const reconcile = reconcileActivities(services);
+  const executions = executionReconcileActivities(services);
   return {
     beginRun: guard(logger, records.beginRun),
     endRun: guard(logger, records.endRun),
@@ -26,6 +28,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
     collectBatch: guard(logger, housekeeping.collectBatch),
     pruneExecutions: guard(logger, housekeeping.pruneExecutions),
     startJob: guard(logger, tick.startJob),
+    reconcileExecutionBatch: guard(logger, executions.reconcileExecutionBatch),
     reconcileBatch: guard(logger, reconcile.reconcileBatch),
     evictBatch: guard(logger, cache.evictBatch),
     completeFills: guard(logger, cache.completeFills),

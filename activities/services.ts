@@ -3,6 +3,8 @@ import type { CacheServices } from "./cache/upkeep.ts";
 import type { Collection } from "../src/catalog/collection.ts";
 import type { Rebuilder } from "../src/catalog/rebuild.ts";
 import type { ExecutionStore } from "../src/execution/execution-store.ts";
+import type { RefreshMarker } from "../src/execution/refresh/refresh-marker.ts";
+import type { ExecutionReconciler } from "../src/execution/refresh/reconciler.ts";
 import type { TaskStore } from "../src/execution/task-store.ts";
 import type { OutboxRelay } from "../src/catalog/outbox-relay.ts";
 import type { Logger } from "../src/telemetry/logger.ts";
@@ -22,10 +24,13 @@ export interface ActivityServices {
   readonly collection: Housekeeper;
   readonly rebuilder: Pick<Rebuilder, "isDue" | "noteFinished" | "rebuildProjects" | "rebuildContent" | "removeRowsWithoutBytes">;
   readonly relay: Pick<OutboxRelay, "run">;
+  readonly reconciler: Pick<ExecutionReconciler, "step">;
+  readonly marker: Pick<RefreshMarker, "asyncRefreshStatus">;
   readonly starters: Pick<
     MaintenanceStarters,
     | "startUploadExpiry"
     | "startGarbageCollection"
+    | "startExecutionReconcile"
     | "startExecutionRetention"
     | "startCacheEviction"
     | "startCacheKeeping"

@@ -14,6 +14,8 @@ import { vendors } from "../src/execution/plan/status.ts";
 import { pruneExecutions } from "../src/execution/retention.ts";
 import type { RetentionRule, VendorChoice } from "../src/execution/retention.ts";
 import { TaskStore } from "../src/execution/task-store.ts";
+import { ExecutionReconciler } from "../src/execution/refresh/reconciler.ts";
+import { findClosedRun } from "../src/temporal/closed-runs.ts";
 import type { MaintenanceStarters } from "../src/temporal/maintenance.ts";
 
 const HOUR_MS = 3_600_000;
@@ -63,6 +65,8 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
     collection: catalog.collection,
     rebuilder: catalog.createRebuilder({ registriesScope: REGISTRIES_SCOPE }),
     relay,
+    marker: app.refresh.marker,
+    reconciler: createReconciler(app),
     starters,
     pruneExecutions: (limit) => prune(app, limit),
     limits: {
@@ -84,4 +88,16 @@ async function prune({ database, config }: App, limit: number): Promise<number> 
   });
   const ofPolicies = await pruneExecutions(database, rule({ only: [vendors.replication] }, replication));
   return ofPolicies + (await pruneExecutions(database, rule({ except: [vendors.replication] }, maintenance)));
+}
+
+function createReconciler({ database, temporal, refresh: { store, queue } }: App): ExecutionReconciler {
+  return new ExecutionReconciler({
+    database,
+    store,
+    queue,
+    executions: new ExecutionStore(database),
+    tasks: new TaskStore(database),
+    findClosedRun: async (workflowId, firstRunId, signal) =>
+      temporal === null ? null : findClosedRun(temporal, { workflowId, firstRunId }, signal),
+  });
 }

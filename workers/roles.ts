@@ -49,6 +49,7 @@ function maintenance(app: App, temporal: TemporalConnection): WorkerRole {
       // Without a limit it only frees what a purge or a moved tag left behind.
       evictionCron: "*/10 * * * *",
       keepingCron: "* * * * *",
+      executionReconcileCron: "29 * * * *",
       warmUpCron: unlessOff(cache.warm_up_cron),
     }),
   });

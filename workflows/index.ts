@@ -5,6 +5,7 @@ export { executionRetention } from "./maintenance/execution-retention.ts";
 export { executionRefresh } from "./refresh/execution-refresh.ts";
 export { garbageCollect } from "./maintenance/garbage-collect.ts";
 export { outboxRelay } from "./maintenance/outbox-relay.ts";
+export { reconcileExecutions } from "./maintenance/reconcile-executions.ts";
 export { reconcileContent } from "./maintenance/reconcile-content.ts";
 export { replicate } from "./replication/replicate.ts";
 export { replicationReconcile } from "./replication/reconcile.ts";

@@ -1,4 +1,5 @@
 /** The cache's own work: eviction step by step, and what keeps it whole. */
+import { vendors } from "../../src/execution/plan/status.ts";
 import type { CacheEvictor, EvictionRules } from "../../src/proxy/eviction.ts";
 import type { CacheUpkeep, UpkeepResult } from "../../src/proxy/upkeep.ts";
 import { beginTask, reportTask } from "../shared/task-books.ts";
@@ -41,7 +42,7 @@ export function cacheActivities({
             blobs: before.blobs + step.blobs,
             bytes: before.bytes + step.bytes,
           };
-          await reportTask(books, { executionId, task, attrs: { ...totals }, finished: step.finished });
+          await reportTask(books, { executionId, vendor: vendors.cacheEviction, task, attrs: { ...totals }, finished: step.finished });
           return { ...totals, finished: step.finished };
         },
       ),

@@ -1,5 +1,6 @@
 /** Batches of upload expiry, collection and retention. */
 import type { CollectedBatch } from "../../src/catalog/collection.ts";
+import { vendors } from "../../src/execution/plan/status.ts";
 import type { CollectionPhase, CollectionRequest, PhaseTotals } from "../../src/temporal/plan/maintenance.ts";
 import type { ActivityServices } from "../services.ts";
 import { withHeartbeat } from "../shared/heartbeat.ts";
@@ -32,7 +33,13 @@ export function housekeepingActivities(services: ActivityServices) {
           await beginTask(services, executionId, task);
           const expired = await collection.expireUploads({ olderThanMs: limits.uploadMaxAgeMs, limit: BATCH }, signal);
           const finished = expired < BATCH;
-          await reportTask(services, { executionId, task, attrs: { expired: expiredBefore + expired }, finished });
+          await reportTask(services, {
+            executionId,
+            vendor: vendors.uploadExpiry,
+            task,
+            attrs: { expired: expiredBefore + expired },
+            finished,
+          });
           return { expired, finished };
         },
       ),
@@ -45,7 +52,13 @@ export function housekeepingActivities(services: ActivityServices) {
           await beginTask(services, executionId, phase);
           const { items, bytes, next } = await collect(services, batch, signal);
           const totals = { items: before.items + items, bytes: before.bytes + bytes };
-          await reportTask(services, { executionId, task: phase, attrs: { ...totals }, finished: next === null });
+          await reportTask(services, {
+            executionId,
+            vendor: vendors.garbageCollection,
+            task: phase,
+            attrs: { ...totals },
+            finished: next === null,
+          });
           return { totals, next };
         },
       ),

@@ -1,5 +1,6 @@
 /** Batches of reconciliation. */
 import type { RebuiltBatch } from "../../src/catalog/rebuild.ts";
+import { vendors } from "../../src/execution/plan/status.ts";
 import type { ReconcilePhase, ReconcileTotals } from "../../src/temporal/plan/maintenance.ts";
 import type { ActivityServices } from "../services.ts";
 import { withHeartbeat } from "../shared/heartbeat.ts";
@@ -24,7 +25,13 @@ export function reconcileActivities(services: ActivityServices) {
           await beginTask(services, executionId, phase);
           const { items, missing, next } = await reconcile(services, { phase, cursor }, signal);
           const totals = { items: before.items + items, missing: before.missing + missing };
-          await reportTask(services, { executionId, task: phase, attrs: { ...totals }, finished: next === null });
+          await reportTask(services, {
+            executionId,
+            vendor: vendors.reconcile,
+            task: phase,
+            attrs: { ...totals },
+            finished: next === null,
+          });
           return { totals, next };
         },
       ),

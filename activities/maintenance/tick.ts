@@ -16,6 +16,8 @@ export function tickActivities({ starters }: ActivityServices) {
           return starters.startCacheKeeping({ trigger: "scheduled" });
         case "cache-warm-up":
           return starters.startWarmUp({ trigger: "scheduled" });
+        case "execution-reconcile":
+          return starters.startExecutionReconcile({ trigger: "scheduled" });
         case "execution-retention":
           return starters.startExecutionRetention({ trigger: "scheduled" });
       }

@@ -2,10 +2,11 @@
 import type { ActivityServices } from "../services.ts";
 import { REVISION } from "../maintenance/records.ts";
 
-export type TaskBooks = Pick<ActivityServices, "tasks" | "executions">;
+export type TaskBooks = Pick<ActivityServices, "tasks" | "executions" | "marker">;
 
 export interface TaskNews {
   readonly executionId: number;
+  readonly vendor: string;
   readonly task: string;
   readonly attrs: Readonly<Record<string, unknown>>;
   readonly finished: boolean;
@@ -16,7 +17,9 @@ export async function beginTask({ tasks, executions }: TaskBooks, executionId: n
   if (changed) await executions.settle([executionId]);
 }
 
-export async function reportTask({ tasks }: TaskBooks, { executionId, task, attrs, finished }: TaskNews): Promise<void> {
+export async function reportTask({ tasks, marker }: TaskBooks, { executionId, vendor, task, attrs, finished }: TaskNews): Promise<void> {
   await tasks.setAttrs(executionId, task, attrs);
-  if (finished) await tasks.update(executionId, task, { status: "Success", revision: REVISION });
+  if (!finished) return;
+  await tasks.update(executionId, task, { status: "Success", revision: REVISION });
+  await marker.asyncRefreshStatus(executionId, vendor, { mayBeFinal: true });
 }

@@ -15,10 +15,13 @@ import { ExecutionStore } from "../execution/execution-store.ts";
 import { TaskStore } from "../execution/task-store.ts";
 import { createLogger } from "../telemetry/logger.ts";
 import { createMaintenanceStarters } from "../temporal/maintenance.ts";
+import type { TemporalConnection } from "../temporal/connection.ts";
 import type { MaintenanceStarters } from "../temporal/maintenance.ts";
+import { queryRefresh } from "../temporal/refresh.ts";
 import { runGc, GC_USAGE } from "./gc.ts";
 import { runReconcile, RECONCILE_USAGE } from "./reconcile.ts";
 import { runProject, PROJECT_USAGE } from "./project.ts";
+import { runRefresh, REFRESH_USAGE } from "./refresh.ts";
 import { runRobot, ROBOT_USAGE } from "./robot.ts";
 import { runUser, USER_USAGE } from "./user.ts";
 import type { AccountServices } from "./accounts.ts";
@@ -32,21 +35,29 @@ export const robotCommand = accountCommand(ROBOT_USAGE, runRobot);
 export const gcCommand = runCommand(GC_USAGE, "the collection", runGc);
 export const reconcileCommand = runCommand(RECONCILE_USAGE, "the reconciliation", runReconcile);
 
-function runCommand(
-  usage: string,
-  what: string,
-  run: (args: readonly string[], services: WatchServices & { starters: MaintenanceStarters }) => Promise<number>,
-): Command {
+export const refreshCommand = runCommand(REFRESH_USAGE, "the refresh", (args, { app, temporal, ...services }) =>
+  runRefresh(args, { ...services, queue: app.refresh.queue, store: app.refresh.store, view: () => queryRefresh(temporal) }),
+);
+
+interface RunServices extends WatchServices {
+  readonly starters: MaintenanceStarters;
+  readonly app: App;
+  readonly temporal: TemporalConnection;
+}
+
+function runCommand(usage: string, what: string, run: (args: readonly string[], services: RunServices) => Promise<number>): Command {
   return {
     usage: `slipway ${usage}`,
     run: (context) =>
       withApp(context, async (app) => {
-        if (app.temporal === null)
-          throw new SlipwayError("TEMPORAL_UNAVAILABLE", { message: `there is no Temporal server to run ${what}` });
+        const { temporal } = app;
+        if (temporal === null) throw new SlipwayError("TEMPORAL_UNAVAILABLE", { message: `there is no Temporal server to run ${what}` });
         return run(context.args, {
           executions: new ExecutionStore(app.database),
           tasks: new TaskStore(app.database),
-          starters: createMaintenanceStarters(app.temporal),
+          starters: createMaintenanceStarters(temporal),
+          app,
+          temporal,
           print: context.print,
           signal: context.signal,
         });

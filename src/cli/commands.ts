@@ -18,6 +18,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "rebuild rows from storage, remove rows without bytes, or show the last runs",
     load: async () => (await import("./app-commands.ts")).reconcileCommand,
   },
+  refresh: {
+    summary: "show who refreshes executions and what was set aside, or reconcile them",
+    load: async () => (await import("./app-commands.ts")).refreshCommand,
+  },
   robot: {
     summary: "add, list and remove robots",
     load: async () => (await import("./app-commands.ts")).robotCommand,

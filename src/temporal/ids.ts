@@ -20,12 +20,14 @@ export const workflowIds = {
   replicationQueue: (policyId: number): string => `replication-queue/${policyId}`,
   replicationReconcile: "replication-reconcile",
   executionRefresh: "execution-refresh",
+  executionReconcile: "maintenance/execution-reconcile",
 } as const;
 
 export const scheduleIds = {
   uploadExpiry: "schedule/upload-expiry",
   garbageCollection: "schedule/garbage-collection",
   executionRetention: "schedule/execution-retention",
+  executionReconcile: "schedule/execution-reconcile",
   cacheEviction: "schedule/cache-eviction",
   cacheKeeping: "schedule/cache-keeping",
   warmUp: "schedule/cache-warm-up",

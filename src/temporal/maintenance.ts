@@ -10,6 +10,7 @@ import type { ExecutionTrigger } from "../execution/plan/status.ts";
 import type { evictCache } from "../../workflows/cache/evict-cache.ts";
 import type { keepCache, warmUpCache } from "../../workflows/cache/keep-cache.ts";
 import type { executionRetention } from "../../workflows/maintenance/execution-retention.ts";
+import type { reconcileExecutions } from "../../workflows/maintenance/reconcile-executions.ts";
 import type { garbageCollect } from "../../workflows/maintenance/garbage-collect.ts";
 import type { outboxRelay } from "../../workflows/maintenance/outbox-relay.ts";
 import type { reconcileContent } from "../../workflows/maintenance/reconcile-content.ts";
@@ -35,6 +36,7 @@ export interface MaintenanceStarters {
   startCacheKeeping(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startWarmUp(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startExecutionRetention(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
+  startExecutionReconcile(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   startReconcile(request: { trigger: ExecutionTrigger }, options?: CallOptions): Promise<StartOutcome>;
   /** Makes sure that the relay runs. */
   startOutboxRelay(options?: CallOptions): Promise<StartOutcome>;
@@ -85,6 +87,9 @@ export function createMaintenanceStarters(temporal: TemporalConnection): Mainten
       const workflowId = workflowIds.executionRetention;
       return start({ type: "executionRetention", workflowId, args, trigger, summary: "Removes old executions" }, options);
     },
+    startExecutionReconcile({ trigger }, options = {}) {
+      return start(executionReconcileSpec(trigger), options);
+    },
     startReconcile({ trigger }, options = {}) {
       const args: Parameters<typeof reconcileContent> = [{ trigger }];
       const summary = "Makes rows and storage agree";
@@ -107,6 +112,12 @@ export function createMaintenanceStarters(temporal: TemporalConnection): Mainten
       return cancel.then(() => true).catch(notFoundAs(false));
     },
   };
+}
+
+function executionReconcileSpec(trigger: ExecutionTrigger): StartSpec {
+  const args: Parameters<typeof reconcileExecutions> = [{ trigger }];
+  const summary = "Makes executions agree with their tasks and runs";
+  return { type: "reconcileExecutions", workflowId: workflowIds.executionReconcile, args, trigger, summary };
 }
 
 function notFoundAs<T>(value: T): (error: unknown) => T {

@@ -24,6 +24,7 @@ export interface MaintenanceScheduleOptions {
   readonly uploadExpiryCron?: string | null;
   readonly garbageCollectionCron?: string | null;
   readonly retentionCron?: string | null;
+  readonly executionReconcileCron?: string | null;
   readonly evictionCron?: string | null;
   readonly keepingCron?: string | null;
   readonly warmUpCron?: string | null;
@@ -38,7 +39,7 @@ const CALL_TIMEOUT_MS = 20_000;
 
 export function maintenanceSchedules(options: MaintenanceScheduleOptions): MaintenanceSchedule[] {
   const { uploadExpiryCron = "17 * * * *", garbageCollectionCron = "0 3 * * *", retentionCron = "43 4 * * *" } = options;
-  const { evictionCron = null, keepingCron = null, warmUpCron = null } = options;
+  const { evictionCron = null, keepingCron = null, warmUpCron = null, executionReconcileCron = null } = options;
   return [
     { id: scheduleIds.uploadExpiry, cron: uploadExpiryCron, tick: { job: "upload-expiry" } },
     { id: scheduleIds.garbageCollection, cron: garbageCollectionCron, tick: { job: "garbage-collection" } },
@@ -46,6 +47,7 @@ export function maintenanceSchedules(options: MaintenanceScheduleOptions): Maint
     { id: scheduleIds.cacheEviction, cron: evictionCron, tick: { job: "cache-eviction" } },
     { id: scheduleIds.cacheKeeping, cron: keepingCron, tick: { job: "cache-keeping" } },
     { id: scheduleIds.warmUp, cron: warmUpCron, tick: { job: "cache-warm-up" } },
+    { id: scheduleIds.executionReconcile, cron: executionReconcileCron, tick: { job: "execution-reconcile" } },
   ];
 }
 

@@ -43,6 +43,7 @@ export interface MaintenanceParts {
   readonly schedules?: readonly MaintenanceSchedule[];
   readonly cache?: ActivityServices["cache"];
   readonly rebuilder?: ActivityServices["rebuilder"];
+  readonly reconciler?: ActivityServices["reconciler"];
 }
 
 const nothingRebuilt = { items: 0, missing: 0, next: null };
@@ -86,6 +87,8 @@ export function startMaintenance(parts: MaintenanceParts): WorkerGroup {
     collection: parts.collection,
     rebuilder: parts.rebuilder ?? idleRebuilder,
     relay,
+    marker: { asyncRefreshStatus: () => Promise.resolve() },
+    reconciler: parts.reconciler ?? { step: () => Promise.resolve({ marked: 0, ended: 0, next: null }) },
     starters,
     pruneExecutions: (limit) => pruneExecutions(database, { keep: 100, maxAgeMs: 86_400_000, limit }),
     limits,

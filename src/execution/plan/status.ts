@@ -31,4 +31,5 @@ export const vendors = {
   uploadExpiry: "UPLOAD_EXPIRY",
   cacheEviction: "CACHE_CLEANUP",
   reconcile: "RECONCILE",
+  executionReconcile: "EXECUTION_RECONCILE",
 } as const;

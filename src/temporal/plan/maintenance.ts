@@ -45,8 +45,29 @@ export interface ReconcileProgress {
   readonly totals: Readonly<Record<ReconcilePhase, ReconcileTotals>>;
 }
 
+/** In their order. */
+export const executionReconcileParts = ["notes", "runs"] as const;
+
+export interface ExecutionReconcileTotals {
+  readonly marked: number;
+  readonly ended: number;
+}
+
+export interface ExecutionReconcileProgress {
+  readonly part: (typeof executionReconcileParts)[number] | "done";
+  readonly cursor: string | null;
+  readonly totals: Readonly<Record<(typeof executionReconcileParts)[number], ExecutionReconcileTotals>>;
+}
+
 export interface MaintenanceTick {
-  readonly job: "upload-expiry" | "garbage-collection" | "execution-retention" | "cache-eviction" | "cache-keeping" | "cache-warm-up";
+  readonly job:
+    | "upload-expiry"
+    | "garbage-collection"
+    | "execution-retention"
+    | "execution-reconcile"
+    | "cache-eviction"
+    | "cache-keeping"
+    | "cache-warm-up";
 }
 
 export interface StartOutcome {

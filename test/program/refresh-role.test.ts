@@ -1,0 +1,58 @@
+/** The program with the role `refresh` alone, as production runs it, and what the command line tells of it. */
+import { test } from "node:test";
+import assert from "node:assert/strict";
+import { runRefresh } from "../../src/cli/refresh.ts";
+import { Database } from "../../src/db/pool.ts";
+import { ExecutionStore } from "../../src/execution/execution-store.ts";
+import { TaskStore } from "../../src/execution/task-store.ts";
+import { queryRefresh } from "../../src/temporal/refresh.ts";
+import { eventually, quietLogger } from "../support/maintenance.ts";
+import { countByStatus, openTestKv, seedExecutions, testRefresh } from "../support/refresh.ts";
+import { scope } from "../support/scope.ts";
+import { sharedServices, startSlipway } from "../support/slipway.ts";
+import { testNamespace } from "../support/temporal.ts";
+
+test("a process with the role refresh keeps executions true, and the command line shows it", async (t) => {
+  const end = scope(t);
+  const { address, namespace, temporal } = await testNamespace(end);
+  const services = await sharedServices(end);
+  const env = {
+    ...services,
+    TEMPORAL_ADDRESS: address,
+    TEMPORAL_NAMESPACE: namespace,
+    CORE_INSTANCE_TOTAL: "1",
+    CORE_INSTANCE_ID: "core-0",
+  };
+  const slipway = await startSlipway(end, { env, args: ["--role", "refresh"], readyTimeoutMs: 150_000 });
+  const database = new Database({ url: services["SLIPWAY_DATABASE_URL"] ?? "", poolSize: 3 });
+  end.after(() => database.close());
+  const kv = await openTestKv(end, "postgres", database, "slipway:");
+  const refresh = testRefresh({ kv, database, logger: quietLogger });
+
+  const ids = await seedExecutions(database, 50);
+  await refresh.marker.markAll(ids.map((id) => ({ id, vendor: "REPLICATION" })));
+  await eventually("it refreshes", async () => (await countByStatus(database))["Success"] === 50, 30_000);
+  await eventually("the pass is told", async () =>
+    slipway.output().includes("50 succeed, 0 failed, 0 skipped (assigned to other instances)"),
+  );
+  assert.match(slipway.output(), /instance 0\/1: found 50 executions in queue, will process assigned subset/);
+
+  const lines: string[] = [];
+  const cli = {
+    executions: new ExecutionStore(database),
+    tasks: new TaskStore(database),
+    starters: { startExecutionReconcile: () => Promise.reject(new Error("not asked for")) },
+    queue: refresh.queue,
+    store: refresh.store,
+    view: () => queryRefresh(temporal),
+    print: (line: string) => void lines.push(line),
+    signal: new AbortController().signal,
+  };
+  await refresh.store.noteFailures([ids[0] ?? 0], "it breaks", 1);
+  assert.equal(await runRefresh(["status"], cli), 0);
+  assert.match(
+    lines.join("\n"),
+    /^instance 0\/1 {2}64 slots {2}execution-refresh@\S+\nnothing waits\nexecution \d+ \(REPLICATION\) is set aside after 1 tries: it breaks$/,
+  );
+  assert.equal(await slipway.stop(), 0);
+});
