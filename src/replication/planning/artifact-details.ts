@@ -6,7 +6,7 @@ import type { ParsedManifest } from "../../oci/manifest.ts";
 import type { Artifact } from "../adapters/adapter.ts";
 import type { FilterNeeds } from "../plan/filters.ts";
 import { insist } from "./retry.ts";
-import { referenceOf } from "./sighting.ts";
+import { referenceOf } from "./source-pages.ts";
 import type { StepContext } from "./step-context.ts";
 
 const CREATED = "org.opencontainers.image.created";

@@ -27,6 +27,7 @@ import { firstCursor, formatCursor, parseCursor } from "./plan/cursor.ts";
 import type { PlanCursor, PlanPhase } from "./plan/cursor.ts";
 import { joinBatches } from "./plan/drafts.ts";
 import { Recorder } from "./recorder.ts";
+import { SourcePages } from "./source-pages.ts";
 import { StepContext } from "./step-context.ts";
 import type { StepLimits } from "./step-context.ts";
 import { StretchStore } from "./stretch-store.ts";
@@ -68,6 +69,7 @@ class StepPlanner implements Planner {
   readonly #limits: PlannerLimits;
   readonly #stretches: StretchStore;
   readonly #views = new Views();
+  readonly #pages = new SourcePages();
 
   constructor(options: PlannerOptions) {
     this.#options = options;
@@ -132,6 +134,7 @@ class StepPlanner implements Planner {
       targets,
       known: new KnownStore(database),
       views: this.#views,
+      pages: this.#pages,
       recorder: new Recorder(this.#stretches, right),
       log: (drafts) => logs.append(execution.id, drafts),
       recorded,

@@ -3,7 +3,7 @@ import type { ExecutionStore } from "../../execution/execution-store.ts";
 import { isSlipwayError } from "../../core/errors.ts";
 import { parse } from "./artifact-details.ts";
 import { insist } from "./retry.ts";
-import { referenceOf } from "./sighting.ts";
+import { referenceOf } from "./source-pages.ts";
 import type { Judged, Seen } from "./sighting.ts";
 import type { StepContext } from "./step-context.ts";
 import type { Forecast, StretchStore } from "./stretch-store.ts";

@@ -8,6 +8,7 @@ import type { KnownTag } from "../known-store.ts";
 import { isFresh, judge } from "./plan/compare.ts";
 import type { Sight, Verdict } from "./plan/compare.ts";
 import { insist } from "./retry.ts";
+import { referenceOf } from "./source-pages.ts";
 import type { StepContext, Target } from "./step-context.ts";
 
 /** What is known of a destination repository by itself. */
@@ -33,11 +34,6 @@ export interface Judged {
   readonly artifact: Artifact;
   /** In the order of the destinations; null when the artifact is gone from the source. */
   readonly verdicts: readonly Verdict[] | null;
-}
-
-/** Under which name it is remembered. */
-export function referenceOf(artifact: Pick<Artifact, "tag" | "digest">): string {
-  return artifact.tag ?? artifact.digest ?? "";
 }
 
 export class Sighting {

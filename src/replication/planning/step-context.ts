@@ -11,6 +11,7 @@ import { Gate } from "./concurrency.ts";
 import type { Place } from "./plan/drafts.ts";
 import type { Recorder } from "./recorder.ts";
 import { insist } from "./retry.ts";
+import type { SourcePages } from "./source-pages.ts";
 import type { Views } from "./views.ts";
 
 export interface Target {
@@ -35,6 +36,7 @@ export interface StepContextOptions {
   readonly targets: readonly Target[];
   readonly known: Pick<KnownStore, "digestsOfTags" | "record">;
   readonly views: Views;
+  readonly pages: SourcePages;
   readonly recorder: Recorder;
   readonly log: (drafts: readonly LogDraft[]) => Promise<void>;
   /** Stretches that an earlier try of this step recorded. */

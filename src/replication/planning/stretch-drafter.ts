@@ -5,7 +5,7 @@ import type { Artifact } from "../adapters/adapter.ts";
 import type { ItemDraft } from "../plan/item.ts";
 import type { ArtifactWork, Place, StretchIdentity, WorkItem } from "./plan/drafts.ts";
 import type { Verdict } from "./plan/compare.ts";
-import { referenceOf } from "./sighting.ts";
+import { referenceOf } from "./source-pages.ts";
 import type { Judged, Seen } from "./sighting.ts";
 import { say } from "./step-context.ts";
 import type { StepContext } from "./step-context.ts";

@@ -3,6 +3,7 @@ import type { Artifact } from "../adapters/adapter.ts";
 import { compileFilters } from "../plan/filters.ts";
 import type { CompiledFilters } from "../plan/filters.ts";
 import { withDetails } from "./artifact-details.ts";
+import { referenceOf } from "./source-pages.ts";
 import type { StepContext } from "./step-context.ts";
 
 export interface ReadStretch {
@@ -12,6 +13,17 @@ export interface ReadStretch {
   readonly next: string | null;
   /** Whether tags that hold referrers were among what was listed. */
   readonly referrerTags: boolean;
+}
+
+/** Where a repository goes on: a page of its listing, and the last of it that is done. */
+interface Position {
+  readonly page: string | null;
+  readonly after: string | null;
+}
+
+interface Part {
+  readonly artifacts: readonly Artifact[];
+  readonly next: Position | null;
 }
 
 /** Pages are put together until there is so much: registries page by as little as 100. */
@@ -33,22 +45,39 @@ export class StretchReader {
   }
 
   async read(repository: string, from: string | null): Promise<ReadStretch> {
-    const { filters } = this.#context.options;
-    const selector = filters.selector();
+    const selector = this.#context.options.filters.selector();
     const selected: Artifact[] = [];
     const seen = new Set<string>();
-    let [listed, referrerTags, cursor] = [0, false, from];
+    let [listed, referrerTags] = [0, false];
+    let at: Position | null = from === null ? { page: null, after: null } : (JSON.parse(from) as Position);
     do {
-      const page = await this.#context.artifacts(repository, cursor);
-      listed += page.artifacts.length;
-      referrerTags ||= page.artifacts.some(({ tag }) => tag !== null && REFERRER_TAG.test(tag));
-      selected.push(...selector.offer(await this.#detailed(repository, page.artifacts)));
+      const part: Part = await this.#part(repository, at, this.#whole ? Number.POSITIVE_INFINITY : ARTIFACTS_PER_STRETCH - listed);
+      listed += part.artifacts.length;
+      referrerTags ||= part.artifacts.some(({ tag }) => tag !== null && REFERRER_TAG.test(tag));
+      for (const artifact of selector.offer(await this.#detailed(repository, part.artifacts))) selected.push(artifact);
       // A registry that pages in a circle has told all it has.
-      cursor = page.next !== null && !seen.has(page.next) ? page.next : null;
-      if (cursor !== null) seen.add(cursor);
-    } while (cursor !== null && (this.#whole || listed < ARTIFACTS_PER_STRETCH));
-    selected.push(...selector.finish());
-    return { selected, listed, next: cursor, referrerTags };
+      const next: string = JSON.stringify(part.next);
+      at = seen.has(next) ? null : part.next;
+      seen.add(next);
+    } while (at !== null && (this.#whole || listed < ARTIFACTS_PER_STRETCH));
+    for (const artifact of selector.finish()) selected.push(artifact);
+    return { selected, listed, next: at === null ? null : JSON.stringify(at), referrerTags };
+  }
+
+  /** As much of a page as there is room for; a page that is larger is kept for the stretches that follow. */
+  async #part(repository: string, at: Position, room: number): Promise<Part> {
+    const { executionId, pages } = this.#context.options;
+    const key = { executionId, repository, cursor: at.page };
+    const page = pages.find(key) ?? (await this.#context.artifacts(repository, at.page));
+    const left = after(page.artifacts, at.after);
+    if (left.length > room) {
+      pages.keep(key, page);
+      const artifacts = left.slice(0, room);
+      const last = artifacts.at(-1);
+      return { artifacts, next: { page: at.page, after: last ? referenceOf(last) : at.after } };
+    }
+    pages.drop(key);
+    return { artifacts: left, next: page.next === null ? null : { page: page.next, after: null } };
   }
 
   async #detailed(repository: string, artifacts: readonly Artifact[]): Promise<readonly Artifact[]> {
@@ -56,4 +85,11 @@ export class StretchReader {
     if (!times && !mediaTypes && !artifactTypes) return artifacts;
     return await withDetails(this.#context, repository, this.#byTag.selector().offer(artifacts));
   }
+}
+
+/** Should it be gone from the list meanwhile: what comes after it in order, since long lists are sorted. */
+function after(artifacts: readonly Artifact[], last: string | null): readonly Artifact[] {
+  if (last === null) return artifacts;
+  const at = artifacts.findIndex((artifact) => referenceOf(artifact) === last);
+  return at === -1 ? artifacts.filter((artifact) => referenceOf(artifact) > last) : artifacts.slice(at + 1);
 }

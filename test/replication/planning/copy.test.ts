@@ -259,31 +259,33 @@ test("a destination that is away holds no other, and a repository that the sourc
   await assert.rejects(planAll(plannerFor(setting, alone), await beginRun(setting.database)), withCode("UPSTREAM_UNAVAILABLE"));
 });
 
-test("a repository of very many tags is planned in steps of bounded size", async (t) => {
-  const setting = await replicationSetting(t);
-  const [source, target] = [await startFakeRegistry(t), await startFakeRegistry(t)];
-  const tags = Array.from({ length: 6_500 }, (_, index) => `t${String(index).padStart(5, "0")}`);
-  source.on({ path: /^\/v2\/team\/huge\/tags\/list/ }, (request, response) => {
-    const last = new URL(request.url ?? "", "http://x").searchParams.get("last");
-    const from = last === null ? 0 : tags.indexOf(last) + 1;
-    const page = tags.slice(from, from + 1000);
-    const more = from + 1000 < tags.length ? { link: `</v2/team/huge/tags/list?n=1000&last=${page.at(-1)}>; rel="next"` } : {};
-    response.writeHead(200, { "content-type": "application/json", ...more }).end(JSON.stringify({ name: "team/huge", tags: page }));
+for (const pageSize of [1000, 100_000])
+  test(`a repository of very many tags, listed ${pageSize} at a time, is planned in steps of bounded size`, async (t) => {
+    const setting = await replicationSetting(t);
+    const [source, target] = [await startFakeRegistry(t), await startFakeRegistry(t)];
+    const tags = Array.from({ length: 6_500 }, (_, index) => `t${String(index).padStart(5, "0")}`);
+    source.on({ path: /^\/v2\/team\/huge\/tags\/list/ }, (request, response) => {
+      const last = new URL(request.url ?? "", "http://x").searchParams.get("last");
+      const from = last === null ? 0 : tags.indexOf(last) + 1;
+      const page = tags.slice(from, from + pageSize);
+      const more = from + pageSize < tags.length ? { link: `</v2/team/huge/tags/list?n=1000&last=${page.at(-1)}>; rel="next"` } : {};
+      response.writeHead(200, { "content-type": "application/json", ...more }).end(JSON.stringify({ name: "team/huge", tags: page }));
+    });
+    source.repository("team/huge");
+    const [from, to] = [await setting.addRegistry({ url: source.url }), await setting.addRegistry({ url: target.url })];
+    const executionId = await beginRun(setting.database);
+    const laterSteps = { durationMs: 10_000, batches: 40 };
+    const planner = plannerFor(setting, policyOf(from, [destination(to)]), { laterSteps });
+    const { batches, steps, longestCursor } = await planAll(planner, executionId);
+    assert.ok(steps >= 3, `${steps} steps`);
+    assert.equal(source.count("tags"), Math.ceil(tags.length / pageSize));
+    assert.ok(longestCursor < 2048);
+    assert.equal(batches.length, 130);
+    assert.ok(batches.every((batch) => batch.tasks.length === 1));
+    assert.equal(new Set(batches.flatMap((batch) => batch.tasks)).size, 130);
+    const { rows } = await setting.database.query<{ items: number; tags: number }>(
+      "SELECT count(*) AS items, count(DISTINCT tag) AS tags FROM replication_items WHERE execution_id = $1",
+      [executionId],
+    );
+    assert.deepEqual(rows[0], { items: 6_500, tags: 6_500 });
   });
-  source.repository("team/huge");
-  const [from, to] = [await setting.addRegistry({ url: source.url }), await setting.addRegistry({ url: target.url })];
-  const executionId = await beginRun(setting.database);
-  const laterSteps = { durationMs: 10_000, batches: 40 };
-  const planner = plannerFor(setting, policyOf(from, [destination(to)]), { laterSteps });
-  const { batches, steps, longestCursor } = await planAll(planner, executionId);
-  assert.ok(steps >= 3, `${steps} steps`);
-  assert.ok(longestCursor < 2048);
-  assert.equal(batches.length, 130);
-  assert.ok(batches.every((batch) => batch.tasks.length === 1));
-  assert.equal(new Set(batches.flatMap((batch) => batch.tasks)).size, 130);
-  const { rows } = await setting.database.query<{ items: number; tags: number }>(
-    "SELECT count(*) AS items, count(DISTINCT tag) AS tags FROM replication_items WHERE execution_id = $1",
-    [executionId],
-  );
-  assert.deepEqual(rows[0], { items: 6_500, tags: 6_500 });
-});
