@@ -5,7 +5,6 @@ import { eventually } from "../support/maintenance.ts";
 import { createPolicy, createScriptTables, deeds, startReplicationWorkers, writeScript } from "../support/replication-runs.ts";
 import type { Script } from "../support/replication-runs.ts";
 import { testDatabase } from "../support/services.ts";
-import { tempDir } from "../support/temp.ts";
 import { testNamespace } from "../support/temporal.ts";
 import { saveHistory } from "./save-history.ts";
 
@@ -17,7 +16,7 @@ const end = { after: (step: () => Promise<void> | void): void => void steps.push
 const { database } = await testDatabase(end);
 const { temporal } = await testNamespace(end);
 await createScriptTables(database);
-const { replication, group } = startReplicationWorkers({ database, temporal, dataDir: await tempDir(end) });
+const { replication, group } = startReplicationWorkers({ database, temporal });
 const { control, executions, workflows } = replication;
 
 /** Starts a run, does something to it, and saves its history once it has closed. */

@@ -2,6 +2,8 @@
  * Runs of replication over real services, for tests of how they start, go on and end: planner and copier are driven by a plan that the test
  * writes into the database, everything else is the product's.
  */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { ReplicationServices } from "../../activities/replication/services.ts";
 import { SlipwayError } from "../../src/core/errors.ts";
@@ -20,6 +22,9 @@ import { replicationRoles } from "../../workers/roles/replication.ts";
 import { startWorkerGroup } from "../../workers/worker-group.ts";
 import type { WorkerGroup } from "../../workers/worker-group.ts";
 import { testLogger } from "./maintenance.ts";
+
+/** The bundle is made once for all tests; this is the folder of the replay test too. */
+const BUNDLES = join(tmpdir(), "slipway-test-replay");
 
 /** What the runs of a policy find to do. */
 export interface Script {
@@ -110,7 +115,6 @@ export function openRuns(database: Database, temporal: TemporalConnection | null
 export interface RunsParts {
   readonly database: Database;
   readonly temporal: TemporalConnection;
-  readonly dataDir: string;
   readonly copySlots?: number;
   readonly graceMs?: number;
   readonly replace?: Partial<ReplicationServices>;
@@ -149,7 +153,7 @@ export function startReplicationWorkers(parts: RunsParts): RunningRuns {
     ...parts.replace,
   };
   const roles = replicationRoles({ services, workflows, copySlots: parts.copySlots ?? 16 });
-  return { replication, reconciler, group: startWorkerGroup({ roles, temporal, dataDir: parts.dataDir, logger: testLogger }) };
+  return { replication, reconciler, group: startWorkerGroup({ roles, temporal, dataDir: BUNDLES, logger: testLogger }) };
 }
 
 async function scriptOf(database: Database, executionId: number): Promise<Script> {

@@ -1,0 +1,86 @@
+/** The whole road: a policy by REST, a run, and what arrived in the target registry, looked at by crane and byte for byte. */
+import { test } from "node:test";
+import assert from "node:assert/strict";
+import { startDockerRegistry } from "../support/docker-registry.ts";
+import { buildImage, buildIndex, writeLayout } from "../support/image.ts";
+import { sharedServices, startSlipway } from "../support/slipway.ts";
+import { tempDir } from "../support/temp.ts";
+import { missingTool, mustRun } from "../support/tools.ts";
+import { eventually } from "../support/maintenance.ts";
+
+interface ExecutionView {
+  readonly status: string;
+  readonly status_text: string;
+  readonly start_time: string;
+  readonly end_time: string;
+  readonly failed: number;
+}
+
+const skip = missingTool("docker-registry") || missingTool("crane") || missingTool("skopeo");
+
+test("a policy copies from one registry to another, exactly, and finds nothing to do afterwards", { skip }, async (t) => {
+  const source = await startDockerRegistry(t);
+  const target = await startDockerRegistry(t);
+  const folder = await tempDir(t);
+  const image = buildImage({ layers: 3, layerBytes: 40_000 });
+  const index = buildIndex([buildImage(), buildImage({ architecture: "arm64" })]);
+  await writeLayout(`${folder}/image`, image, "v1");
+  await writeLayout(`${folder}/index`, index, "v2");
+  await mustRun("skopeo", ["copy", "--all", "--dest-tls-verify=false", `oci:${folder}/image:v1`, `docker://${source.host}/team/app:v1`]);
+  await mustRun("skopeo", ["copy", "--all", "--dest-tls-verify=false", `oci:${folder}/index:v2`, `docker://${source.host}/team/app:v2`]);
+
+  const slipway = await startSlipway(t, {
+    env: await sharedServices(t),
+    args: ["--role", "api", "--role", "replication"],
+  });
+  const call = async (method: string, path: string, body?: unknown): Promise<Response> => {
+    const authorization = `Basic ${Buffer.from(`admin:${slipway.password}`).toString("base64")}`;
+    const headers = { authorization, "content-type": "application/json" };
+    const answer = await fetch(`${slipway.url}/api/v2.0${path}`, { method, headers, ...(body ? { body: JSON.stringify(body) } : {}) });
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${answer.ok ? "" : await answer.text()}`);
+    return answer;
+  };
+  const made = async (path: string, body: unknown): Promise<number> =>
+    Number(((await call("POST", path, body)).headers.get("location") ?? "").split("/").at(-1));
+  const from = await made("/registries", { name: "from", type: "docker-registry", url: source.url });
+  const to = await made("/registries", { name: "to", type: "docker-registry", url: target.url });
+  const policy = await made("/replication/policies", {
+    name: "app",
+    src_registry: { id: from },
+    dest_registry: { id: to },
+    dest_namespace: "mirror",
+    dest_namespace_replace_count: 1,
+    filters: [{ type: "name", value: "team/**" }],
+    enabled: true,
+    override: true,
+    single_active_replication: true,
+  });
+  const run = async (): Promise<ExecutionView> => {
+    const id = await made("/replication/executions", { policy_id: policy });
+    return await eventually(
+      "the run ends",
+      async () => {
+        const view = (await (await call("GET", `/replication/executions/${id}`)).json()) as ExecutionView;
+        return view.status === "InProgress" ? null : view;
+      },
+      60_000,
+    );
+  };
+
+  const copied = await run();
+  assert.deepEqual([copied.status, copied.failed], ["Succeed", 0], copied.status_text);
+  for (const [tag, digest] of [
+    ["v1", image.manifest.digest],
+    ["v2", index.index.digest],
+  ] as const) {
+    assert.equal((await mustRun("crane", ["digest", "--insecure", `${target.host}/mirror/app:${tag}`])).trim(), digest);
+    await mustRun("crane", ["validate", "--insecure", "--remote", `${target.host}/mirror/app:${tag}`]);
+  }
+  for (const [digest, bytes] of [image, ...index.images].flatMap(({ blobs }) => [...blobs])) {
+    const answer = await fetch(`${target.url}/v2/mirror/app/blobs/${digest}`);
+    assert.deepEqual(Buffer.from(await answer.arrayBuffer()), bytes);
+  }
+  const nothing = await run();
+  assert.deepEqual([nothing.status, nothing.status_text], ["Succeed", "no resources need to be replicated"]);
+  t.diagnostic(`no-op run: ${Date.parse(nothing.end_time) - Date.parse(nothing.start_time)} ms from its start to its end`);
+});
