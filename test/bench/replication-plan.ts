@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import { cp, mkdir, writeFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
+import { testTemporalAddress } from "../support/services.ts";
 import { sharedServices } from "../support/slipway.ts";
 import { bench, memoryOf, pushImage, requestsText, startGate, startUpstream, totalRequests } from "./proxy-setting.ts";
 import type { Upstream } from "./proxy-setting.ts";
@@ -60,7 +61,7 @@ await bench(async (t) => {
     const end = await ending;
     const seconds = (performance.now() - started) / 1000;
     const { now, peak } = memoryOf(worker.running.child.pid);
-    const history = await historyLength(services["TEMPORAL_ADDRESS"] ?? "", end.id, api);
+    const history = await historyLength(await testTemporalAddress(), end.id, api);
     console.log(
       `${what}: ${end.status} in ${seconds.toFixed(1)} s, ${seen} requests, pace ${pace.map((each) => each.toFixed(0)).join(" ")} tags/s, ` +
         `resident ${now.toFixed(0)} MB (peak ${peak.toFixed(0)}), longest history ${history} events`,

@@ -3,6 +3,7 @@ import { randomFillSync } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { testTemporalAddress } from "../support/services.ts";
 import { sharedServices, startSlipway } from "../support/slipway.ts";
 import type { RunningSlipway, SlipwayOptions } from "../support/slipway.ts";
 import { contentOf, imageDocument, OciClient, OCI_IMAGE } from "../support/oci-client.ts";
@@ -70,7 +71,7 @@ class ImageWriter {
   async layer(name: string, size: number): Promise<object> {
     const layer = contentOf(randomFillSync(Buffer.allocUnsafe(size)));
     await this.#blob(name, layer);
-    return { mediaType: "application/vnd.oci.image.layer.v1.tar", digest: layer.digest, size };
+    return { mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: layer.digest, size };
   }
 
   async image(name: string, tag: string, layers: object[]): Promise<void> {
@@ -105,11 +106,14 @@ export async function missingTags(registry: Upstream, wanted: ReadonlyMap<string
 /** The product with everything that replication needs, in a process of its own. */
 export async function startReplication(t: Cleanable, options: SlipwayOptions = {}): Promise<ReplicationApi> {
   const services = options.env?.["SLIPWAY_DATABASE_URL"] === undefined ? await sharedServices(t) : {};
+  // One server for all processes of a bench: by itself each would start its own.
+  const temporal = { TEMPORAL_ADDRESS: await testTemporalAddress() };
   const running = await startSlipway(t, {
     args: ["--role", "api", "--role", "replication", "--role", "refresh", "--role", "maintenance"],
     ...options,
     env: {
       ...STARTED_AS,
+      ...temporal,
       ...services,
       NODE_OPTIONS: STARTED_WITH.join(" "),
       SLIPWAY_LOG_LEVEL: process.env["SLIPWAY_BENCH_LOG_LEVEL"] ?? "error",
@@ -165,7 +169,6 @@ export class ReplicationApi {
       name,
       src_registry: { id: source },
       dest_registry: { id: target },
-      destinations: [{ registry: { id: target } }],
       dest_namespace_replace_count: 0,
       trigger: { type: "manual" },
       filters: [{ type: "name", value: "bench/**" }],
