@@ -157,7 +157,7 @@ export class PolicyStore {
         if (existing === null) throw policyNotFound(id);
         const columns = columnsOf(draft);
         const sets = Object.keys(columns).map((column, index) => `${column} = $${index + 2}`);
-        await tx.query(`UPDATE replication_policies SET ${sets.join(", ")}, updated_at = now() WHERE id = $1`, [
+        await tx.query(`UPDATE replication_policies SET ${sets.join(", ")}, updated_at = clock_timestamp() WHERE id = $1`, [
           id,
           ...Object.values(columns),
         ]);

@@ -84,7 +84,7 @@ function testOf(filter: PolicyFilter, now: Date): Test[] {
   const wanted = filter.decoration !== "excludes";
   switch (filter.type) {
     case "tag": {
-      if (filter.value === "") return [];
+      if (filter.value === "" || (takesAll(filter) && wanted)) return [];
       const pattern = compilePattern(String(filter.value), filter.kind);
       // Content without a tag counts as the empty tag.
       return [({ tag }) => pattern.matches(tag ?? "") === wanted];
@@ -110,6 +110,11 @@ function testOf(filter: PolicyFilter, now: Date): Test[] {
     default:
       return filter.type satisfies never;
   }
+}
+
+/** What forms fill in when nothing is to be left out. */
+function takesAll({ value, kind }: PolicyFilter): boolean {
+  return kind === "glob" && (value === "*" || value === "**");
 }
 
 function testOfType(filter: PolicyFilter, typeOf: (artifact: Artifact) => string | null): Test {
