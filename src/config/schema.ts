@@ -294,10 +294,10 @@ export const SCHEMA = {
     }),
     negative_seconds: int(30, {
       env: "SLIPWAY_PROXY_NEGATIVE_SECONDS",
-      min: 1,
-      max: 600,
+      min: 10,
+      max: 60,
       unit: "s",
-      doc: "How long it is believed that upstream does not have something.",
+      doc: "How long it is believed that upstream does not have a tag, a manifest or a blob.",
     }),
     prefetch: boolean(true, {
       env: "SLIPWAY_PROXY_PREFETCH",

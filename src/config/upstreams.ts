@@ -104,7 +104,7 @@ const SHAPE = {
   mode: z.enum(TAG_MODES).optional(),
   tag_ttl: seconds.optional(),
   max_stale: seconds.optional(),
-  negative_ttl: seconds.optional(),
+  negative_ttl: z.int().min(10).max(60).optional(),
   keep_deleted: z.boolean().optional(),
   allow: z.array(patterns).optional(),
   deny: z.array(patterns).optional(),

@@ -123,7 +123,7 @@ interface ContentParts {
 }
 
 function createContent(
-  { catalog, database, clock, logger, store, defaults }: ProxyOptions,
+  { catalog, database, clock, logger, store }: ProxyOptions,
   { upstreams, policyOf, usage, heat, fills, freshness }: ContentParts,
 ): Pick<Proxy, "manifests" | "blobs" | "lists" | "prefetcher" | "pushThrough"> {
   const { reader, writer } = catalog;
@@ -144,7 +144,7 @@ function createContent(
     ...common,
     linkedOf: (repository, digests) => catalog.blobs.linkedOf(repository, digests),
     isOffline: (project) => policyOf(project).tags.mode === "offline",
-    negativeMs: defaults.negativeSeconds * 1000,
+    negativeMs: (project) => policyOf(project).tags.negativeTtlMs,
     onServed: (digest) => usage.touch(digest),
   });
   const prefetcher = new Prefetcher({ ...common, blobs, manifests: () => manifests, isOn: (name) => policyOf(name.project).prefetch });

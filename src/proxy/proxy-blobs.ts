@@ -16,7 +16,7 @@ export interface ProxyBlobsOptions {
   readonly linkedOf: (repository: string, digests: readonly string[]) => Promise<ReadonlySet<string>>;
   readonly clientOf: (project: Project) => Promise<UpstreamClient>;
   readonly isOffline: (project: Project) => boolean;
-  readonly negativeMs: number;
+  readonly negativeMs: (project: Project) => number;
   readonly onServed: (digest: string) => void;
 }
 
@@ -127,7 +127,8 @@ export class ProxyBlobs {
     try {
       return await work();
     } catch (error) {
-      if (isSlipwayError(error, "BLOB_UNKNOWN")) this.#absent.set(`${name.repository}@${digest}`, true, { ttl: this.#options.negativeMs });
+      if (isSlipwayError(error, "BLOB_UNKNOWN"))
+        this.#absent.set(`${name.repository}@${digest}`, true, { ttl: this.#options.negativeMs(name.project) });
       throw error;
     }
   }
