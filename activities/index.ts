@@ -34,6 +34,7 @@ export function createActivities(services: ActivityServices, stopping: AbortSign
     completeFills: guard(logger, cache.completeFills),
     refreshHotTags: guard(logger, cache.refreshHotTags),
     warmUp: guard(logger, cache.warmUp),
+    warmUpBatch: guard(logger, cache.warmUpBatch),
     relayOutbox: guard(logger, outbox.relayOutbox),
   };
 }

@@ -26,6 +26,20 @@ export interface EvictionBatch {
   readonly before: EvictionTotals;
 }
 
+export interface WarmUpTotals extends UpkeepResult {
+  /** Where in the list it goes on. */
+  readonly position: number;
+}
+
+export interface WarmUpBatch {
+  readonly executionId: number;
+  readonly task: string;
+  readonly before: WarmUpTotals;
+}
+
+/** Images are large: a batch must end well within the time of an activity. */
+const REFERENCES = 5;
+
 export function cacheActivities({
   cache: { evictor, upkeep, rules, warmUpList },
   ...books
@@ -59,6 +73,20 @@ export function cacheActivities({
         () => null,
         (signal) => upkeep.refreshHotTags(signal),
       ),
+    warmUpBatch: ({ executionId, task, before }: WarmUpBatch): Promise<UpkeepResult & { next: number | null }> =>
+      withHeartbeat(
+        () => before.position,
+        async (signal) => {
+          await beginTask(books, executionId, task);
+          const end = before.position + REFERENCES;
+          const { done, failed } = await upkeep.warmUp(warmUpList.slice(before.position, end), signal);
+          const totals = { done: before.done + done, failed: before.failed + failed };
+          const next = end < warmUpList.length ? end : null;
+          await reportTask(books, { executionId, task, attrs: { ...totals }, finished: next === null });
+          return { ...totals, next };
+        },
+      ),
+    /** Of runs that began before they were recorded. */
     warmUp: (): Promise<UpkeepResult> =>
       withHeartbeat(
         () => null,

@@ -79,7 +79,7 @@ export function createMaintenanceStarters(temporal: TemporalConnection): Mainten
       return start({ type: "keepCache", workflowId: workflowIds.cacheKeeping, args, trigger, summary }, options);
     },
     startWarmUp({ trigger }, options = {}) {
-      const args: Parameters<typeof warmUpCache> = [];
+      const args: Parameters<typeof warmUpCache> = [{ trigger }];
       return start({ type: "warmUpCache", workflowId: workflowIds.warmUp, args, trigger, summary: "Pulls the warm-up list" }, options);
     },
     startExecutionRetention({ trigger }, options = {}) {

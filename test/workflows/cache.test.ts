@@ -30,7 +30,7 @@ test("the cache is kept below its limit, completed and warmed up by workflows th
     evictor: app.evictor,
     upkeep: new CacheUpkeep({ db: database, logger: testLogger, ...app.proxy }),
     rules: { maxBytes: 250_000, policy: "lru", retentionMs: null },
-    warmUpList: ["hub/warm:1"],
+    warmUpList: ["hub/a:none", "hub/b:none", "hub/c:none", "hub/a:none", "hub/b:none", "hub/warm:1"],
   };
   const group = startMaintenance({
     database,
@@ -60,6 +60,12 @@ test("the cache is kept below its limit, completed and warmed up by workflows th
   );
   await temporal.call((client) => client.schedule.getHandle(scheduleIds.warmUp).trigger());
   await eventually("the list is warmed up", () => isHere(warm));
+  await run(workflowIds.warmUp);
+  const executions = new ExecutionStore(database);
+  const [warmUp] = await executions.list({ vendor: "WARM_UP", limit: 1 });
+  assert.deepEqual([warmUp?.status, warmUp?.trigger], ["Success", "scheduled"]);
+  const attrs = await database.query<{ attrs: object }>("SELECT extra_attrs AS attrs FROM tasks WHERE execution_id = $1", [warmUp?.id]);
+  assert.deepEqual(attrs.rows[0]?.attrs, { done: 1, failed: 5 });
 
   const content = randomBytes(100_000);
   const digest = upstream.putBlob("a", content);
@@ -87,6 +93,6 @@ test("the cache is kept below its limit, completed and warmed up by workflows th
   await run(workflowIds.cacheEviction);
   assert.ok((await app.evictor.cachedBytes()) <= 250_000);
   assert.ok(await isHere(images[1]!), "what was used last stays whole");
-  const [execution] = await new ExecutionStore(database).list({ vendor: "CACHE_CLEANUP", limit: 1 });
+  const [execution] = await executions.list({ vendor: "CACHE_CLEANUP", limit: 1 });
   assert.equal(execution?.status, "Success");
 });

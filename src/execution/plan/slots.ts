@@ -20,7 +20,7 @@ const LANE_OF: ReadonlyMap<string, number> = new Map(
     [vendors.cacheEviction]: 2,
     [vendors.uploadExpiry]: 3,
     [vendors.reconcile]: 4,
-    WARM_UP: 5,
+    [vendors.cacheWarmUp]: 5,
     TUF: 6,
   }),
 );

@@ -30,6 +30,7 @@ export const vendors = {
   garbageCollection: "GARBAGE_COLLECTION",
   uploadExpiry: "UPLOAD_EXPIRY",
   cacheEviction: "CACHE_CLEANUP",
+  cacheWarmUp: "WARM_UP",
   reconcile: "RECONCILE",
   executionReconcile: "EXECUTION_RECONCILE",
 } as const;
