@@ -82,7 +82,7 @@ export function cacheActivities({
           const { done, failed } = await upkeep.warmUp(warmUpList.slice(before.position, end), signal);
           const totals = { done: before.done + done, failed: before.failed + failed };
           const next = end < warmUpList.length ? end : null;
-          await reportTask(books, { executionId, task, attrs: { ...totals }, finished: next === null });
+          await reportTask(books, { executionId, vendor: vendors.cacheWarmUp, task, attrs: { ...totals }, finished: next === null });
           return { ...totals, next };
         },
       ),
