@@ -126,6 +126,11 @@ test("REST alone copies from a registry to ours and on to another one, byte for 
 
   const dry = await run(pull, { dry_run: true });
   assert.deepEqual([dry.status, dry.kind, dry.plan.copy, dry.plan.delete], ["Succeed", "dry-run", 4, 0]);
+  assert.ok(dry.plan.bytes > 2 * 50_000);
+  assert.deepEqual(dry.plan.repositories.map((one: { repository: string; copy: number }) => [one.repository, one.copy]).toSorted(), [
+    ["pulled/base/multi", 1],
+    ["pulled/team/app", 3],
+  ]);
   assert.notEqual((await ask("GET", "/v2/pulled/team/app/tags/list")).status, 200, "a dry run copies nothing");
 
   const pulled = await run(pull);

@@ -147,14 +147,22 @@ function describeProgress(progress: Progress): Record<string, unknown> {
   };
 }
 
-/** What the run would do; the single steps are its items. */
-function describePlan({ items, run }: RunDetail): Record<string, unknown> {
+/** What the run would do; the single steps are its items. Planning leaves the repositories beside the execution when it is done. */
+function describePlan({ execution, items, run }: RunDetail): Record<string, unknown> {
+  const { repositories = [], truncated = false } = (execution.extraAttrs["plan"] ?? {}) as Partial<StoredPlan>;
   return {
     bytes: run?.bytesTotal ?? 0,
     copy: itemsToDo(items, "copy"),
     delete: itemsToDo(items, "delete"),
+    repositories: repositories.map(inOrder),
+    truncated,
     unchanged: run?.itemsUnchanged ?? 0,
   };
+}
+
+interface StoredPlan {
+  readonly repositories: readonly Readonly<Record<string, unknown>>[];
+  readonly truncated: boolean;
 }
 
 function describeDestination(destination: DestinationView, { execution, items }: RunDetail): Record<string, unknown> {

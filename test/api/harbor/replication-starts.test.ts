@@ -49,7 +49,7 @@ test("replication is started, steered and tried again", async (t) => {
 
   await t.test("as a dry run, an audit, or with force", async () => {
     const dry = await show(idOf(await start({ policy_id: policy, dry_run: true })));
-    assert.deepEqual([dry.kind, dry.plan], ["dry-run", { bytes: 0, copy: 0, delete: 0, unchanged: 0 }]);
+    assert.deepEqual([dry.kind, dry.plan], ["dry-run", { bytes: 0, copy: 0, delete: 0, repositories: [], truncated: false, unchanged: 0 }]);
     assert.equal((await show(idOf(await start({ policy_id: policy, audit: true })))).kind, "audit");
     assert.equal((await show(idOf(await start({ policy_id: policy, force: true })))).force, true);
     assert.equal((await start({ policy_id: policy, dry_run: true, audit: true })).status, 400);
