@@ -138,9 +138,17 @@ function createHarborMount({ app, addresses, version, isDraining }: Surface): Mo
 }
 
 /** What people see of runs, and its series. */
-function runParts({ replication, database, kv, clock, closer, metrics }: App): Omit<ReplicationServices, "auth" | "clock" | "isDraining"> {
+function runParts({
+  config,
+  replication,
+  database,
+  kv,
+  clock,
+  closer,
+  metrics,
+}: App): Omit<ReplicationServices, "auth" | "clock" | "isDraining"> {
   const view = new RunView(database);
-  const feed = new RunFeed({ view, kv, clock });
+  const feed = new RunFeed({ view, kv, clock }, { maxWatchers: config.settings.replication.max_watchers });
   closer.add("run feed", () => feed.close());
   metrics.addSource(() => feed.families());
   addRunMetrics(metrics, { figures: new RunFigures(database), clock });

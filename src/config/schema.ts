@@ -224,6 +224,12 @@ export const SCHEMA = {
       unit: "d",
       doc: "A change that could not be carried out, such as while its target is down, is tried again for so long.",
     }),
+    max_watchers: int(200, {
+      env: "SLIPWAY_REPLICATION_MAX_WATCHERS",
+      min: 1,
+      max: 10_000,
+      doc: "Streams of run events that one process with the role `api` serves at once; more are answered 429. Each run is read once a second, however many watch it.",
+    }),
     keep_executions: int(500, {
       env: "SLIPWAY_REPLICATION_KEEP_EXECUTIONS",
       min: 1,

@@ -307,6 +307,75 @@ test("tasks, items, logs and progress of a run", async (t) => {
   });
 });
 
+test("destinations have a status and counts of their own", async (t) => {
+  const { api, database, replication } = await startReplicationApi(t);
+  const { executions, items } = replication;
+  const policy = await addPolicy(database, "fan-out");
+  const registries = await database.query<{ id: number }>(
+    "INSERT INTO registries (name, url) SELECT 'region-' || g, 'https://region' || g || '.example.com' FROM generate_series(1, 3) g RETURNING id",
+  );
+  const [first, second, third] = registries.rows.map(({ id }) => id);
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  await database.query("DELETE FROM replication_destinations WHERE policy_id = $1", [policy]);
+  await database.query(
+    "INSERT INTO replication_destinations (policy_id, position, registry_id) SELECT $1, p - 1, id FROM unnest($2::bigint[]) WITH ORDINALITY AS r (id, p)",
+    [policy, [first, second, third]],
+  );
+  const { id } = await executions.create({ vendor: "REPLICATION", vendorId: policy, trigger: "manual" });
+  await replication.runs.create({ executionId: id, policyId: policy, kind: "copy" });
+  const read = async (): Promise<unknown[]> =>
+    (await api.request("GET", `${EXECUTIONS}/${id}`, { as: "root" })).json.destinations.map((one: Record<string, unknown>) => [
+      one["registry_name"],
+      one["status"],
+      one["total"],
+      one["in_progress"],
+    ]);
+  assert.deepEqual(
+    await read(),
+    ["region-1", "region-2", "region-3"].map((name) => [name, "InProgress", 0, 0]),
+  );
+  await executions.adopt(id, { workflowId: "w", runId: "r" });
+  const [one, two] = drafts;
+  assert.ok(one && two);
+  await items.plan(id, [
+    { ...one, attrs: { ...one.attrs, destination: 0, target_registry_id: first } },
+    { ...two, attrs: { ...two.attrs, destination: 1, target_registry_id: second } },
+  ]);
+  await database.query("UPDATE tasks SET status = 'Error', ended_at = now() WHERE execution_id = $1 AND key = 'two'", [id]);
+  await executions.completePlanning(id);
+  assert.deepEqual(await read(), [
+    ["region-1", "InProgress", 1, 1],
+    ["region-2", "Failed", 1, 0],
+    ["region-3", "Succeed", 0, 0],
+  ]);
+  await database.query("UPDATE tasks SET status = 'Success', ended_at = now() WHERE execution_id = $1 AND key = 'one'", [id]);
+  await executions.settle([id]);
+  await database.query("DELETE FROM replication_destinations WHERE policy_id = $1 AND position > 0", [policy]);
+  assert.deepEqual(
+    await read(),
+    [
+      ["region-1", "Succeed", 1, 0],
+      ["region-2", "Failed", 1, 0],
+    ],
+    "what left the policy is shown as long as it has tasks",
+  );
+});
+
+test("a page costs the same statements however many rows it has", async (t) => {
+  const { api, database } = await startReplicationApi(t);
+  const policy = await addPolicy(database, "busy");
+  await database.query("INSERT INTO executions (vendor, vendor_id) SELECT 'REPLICATION', $1 FROM generate_series(1, 150)", [policy]);
+  const statements = async (path: string): Promise<number> => {
+    await api.request("GET", path, { as: "root" });
+    const before = database.stats().statements;
+    assert.equal((await api.request("GET", path, { as: "root" })).status, 200);
+    return database.stats().statements - before;
+  };
+  const hundred = await statements(`${EXECUTIONS}?page_size=100`);
+  assert.equal(hundred, await statements(`${EXECUTIONS}?page_size=1`));
+  assert.ok(hundred <= 3, String(hundred));
+});
+
 test("who may see and start replications", async (t) => {
   const { api, database } = await startReplicationApi(t);
   const policy = await addPolicy(database, "nightly");
