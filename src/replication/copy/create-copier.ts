@@ -100,7 +100,7 @@ class BatchRun {
       runs,
       logs,
       logger: options.logger,
-      onSpeed: (speed) => governor.setSpeed(speed),
+      onTick: () => this.#services.watchSpeed(executionId, governor),
     });
     const batch = new Batch({ services: this.#services, request: this.#request, loaded, reporter, signal: this.#signal });
     try {

@@ -29,7 +29,7 @@ interface Pending {
   readonly claims: string[];
 }
 
-const FLUSH_MS = 25;
+const FLUSH_MS = 200;
 const RENEW_MS = LEASE_MS / 4;
 const POLL_MS = 300;
 
@@ -98,7 +98,7 @@ export class Ledger {
         const repository = await abortable(held.settled, { ms: until - Date.now(), signal: limit.signal });
         if (repository) return { places: [{ repository, fresh: true }], turn: "known" };
         // Given up or out of time; a moment for the claim to be gone.
-        await sleep(FLUSH_MS * 2, limit.signal);
+        await sleep(FLUSH_MS, limit.signal);
       } else {
         const answer = new Promise<Standing>((resolve) => this.#ask(registryId, wanted, resolve));
         last = (await abortable(answer, { ms: until - Date.now(), signal: limit.signal })) ?? last;

@@ -37,12 +37,12 @@ export class ReferrerFinder {
 
   async find(question: ReferrerQuestion, signal: AbortSignal): Promise<Attached> {
     const { source, digest } = question;
-    const probing = source.referrersApi === null ? this.#probes.get(source.registryId) : undefined;
-    // One of many asks a source that is not known yet.
-    if (probing) await probing.catch(() => undefined);
     const tags = question.tagsShown === false ? [] : await this.#tags(question, signal);
     const prefix = referrersTag(digest);
     const attached = tags.filter((tag) => tag.startsWith(`${prefix}.`));
+    // One of many asks a source that is not known yet.
+    const probing = source.referrersApi === null ? this.#probes.get(source.registryId) : undefined;
+    if (probing) await probing.catch(() => undefined);
     if (source.referrersApi === false && !tags.includes(prefix)) return { descriptors: [], tags: attached };
     const asked = this.#ask(question, signal);
     if (source.referrersApi === null) this.#probe(source.registryId, asked);

@@ -1,4 +1,4 @@
-/** What a batch has to tell, gathered and written once a second and at the end: items, known tags, figures of the run, lines of the log. */
+/** What a batch has to tell, gathered and written now and then and at the end: figures of the run each second, items, known tags and lines of the log less often. */
 import type { Logger } from "../../telemetry/logger.ts";
 import type { LogLevel, LogStore } from "../../execution/log-store.ts";
 import type { ItemReport, ItemStore } from "../item-store.ts";
@@ -9,16 +9,17 @@ export interface ReporterOptions {
   readonly executionId: number;
   readonly items: ItemStore;
   readonly known: KnownStore;
-  readonly runs: RunStore;
+  readonly runs: Pick<RunStore, "addFigures">;
   readonly logs: LogStore;
   readonly logger: Logger;
-  /** With each tick: hears of a new speed. */
-  readonly onSpeed: (speedKb: number) => void;
+  /** With each tick: looks for a new speed. */
+  readonly onTick: () => Promise<void>;
 }
 
 type Counted = "bytesTotal" | "bytesCopied" | "bytesMounted" | "bytesSkipped";
 
 const TICK_MS = 1_000;
+const TICKS_PER_FLUSH = 3;
 
 export class Reporter {
   readonly #options: ReporterOptions;
@@ -28,6 +29,7 @@ export class Reporter {
   #lines: { taskId: number | null; level: LogLevel; line: string }[] = [];
   #figures: Record<Counted, number> = noFigures();
   #writing: Promise<void> = Promise.resolve();
+  #ticks = 0;
 
   constructor(options: ReporterOptions) {
     this.#options = options;
@@ -66,31 +68,35 @@ export class Reporter {
   }
 
   async #tick(): Promise<void> {
-    const { runs, executionId, logger, onSpeed } = this.#options;
+    const { executionId, logger, onTick } = this.#options;
+    this.#ticks += 1;
     try {
-      const [speed] = await Promise.all([runs.speedOf(executionId), this.flush()]);
-      onSpeed(speed);
+      await Promise.all([onTick(), this.#ticks % TICKS_PER_FLUSH === 0 ? this.flush() : this.#writeFigures()]);
     } catch (error) {
       logger.warn({ error, executionId }, "the progress of a copy could not be written");
     }
   }
 
+  async #writeFigures(): Promise<void> {
+    const figures = this.#figures;
+    if (Object.values(figures).every((bytes) => bytes === 0)) return;
+    this.#figures = noFigures();
+    await this.#options.runs.addFigures(this.#options.executionId, figures satisfies RunFigures);
+  }
+
   async #write(): Promise<void> {
-    const { executionId, items, known, runs, logs } = this.#options;
+    const { executionId, items, known, logs } = this.#options;
     const reports = this.#reports;
     const tags = this.#known;
     const lines = this.#lines;
-    const figures = this.#figures;
     this.#reports = [];
     this.#known = new Map();
     this.#lines = [];
-    this.#figures = noFigures();
     try {
-      const counted = Object.values(figures).some((bytes) => bytes > 0);
       await Promise.all([
         items.report(reports),
         ...[...tags].map(([registryId, drafts]) => known.record(registryId, drafts)),
-        counted ? runs.addFigures(executionId, figures satisfies RunFigures) : undefined,
+        this.#writeFigures(),
         logs.append(executionId, lines),
       ]);
     } catch (error) {

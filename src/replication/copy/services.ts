@@ -21,6 +21,7 @@ import { UploadStore } from "./upload-store.ts";
 
 const MAX_PREPARED = 10_000;
 const MAX_GOVERNORS = 1_000;
+const SPEED_MS = 900;
 
 export class CopyServices {
   readonly options: CopierOptions;
@@ -39,6 +40,7 @@ export class CopyServices {
   readonly finder = new ReferrerFinder();
   readonly chunkless = new Chunkless();
   readonly #prepared = new LRUCache<string, Promise<PrepareResult>>({ max: MAX_PREPARED });
+  readonly #watched = new LRUCache<number, true>({ max: MAX_GOVERNORS, ttl: SPEED_MS });
   readonly #governors = new LRUCache<string, Governor>({ max: MAX_GOVERNORS });
 
   constructor(options: CopierOptions) {
@@ -66,6 +68,13 @@ export class CopyServices {
       this.#governors.set(key, governor);
     }
     return governor;
+  }
+
+  /** Takes over a new speed of the run or its policy; looked for once a second for all batches of a run. */
+  async watchSpeed(executionId: number, governor: Governor): Promise<void> {
+    if (this.#watched.has(executionId)) return;
+    this.#watched.set(executionId, true);
+    governor.setSpeed(await this.runs.speedOf(executionId));
   }
 
   /** Once per repository and run. */
