@@ -67,8 +67,18 @@ export function translateHarborCacheFile(given: Readonly<Record<string, unknown>
   for (const [key, reason] of Object.entries(WITHOUT_MEANING)) {
     if (take(file, key) !== undefined) notices.push(`${key} has no meaning here: ${reason}`);
   }
+  if (givenAs.size + notices.length > 0) notices.push(...chooseDefault(file["upstreams"]));
   for (const section of ["storage.local", "storage.s3", "logging", "tls", "blob_serving"]) dropIfEmpty(file, section);
   return { file, givenAs, notices };
+}
+
+/** Its first enabled upstream is the default when none is marked. */
+function chooseDefault(upstreams: unknown): string[] {
+  const tables = Array.isArray(upstreams) ? upstreams.filter(isTable) : [];
+  const first = tables.find((upstream) => upstream["enabled"] !== false);
+  if (!first || tables.some((upstream) => upstream["is_default"] === true)) return [];
+  first["is_default"] = true;
+  return [`upstreams: "${String(first["name"])}" takes the names that nothing else takes, because none is marked is_default`];
 }
 
 function parentOf(file: Sections, path: string): { parent: Record<string, unknown>; name: string } | null {

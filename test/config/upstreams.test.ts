@@ -246,6 +246,19 @@ presigned_url_ttl_secs = 900
   assert.ok(!config.notices.join("\n").includes("change-me"));
 });
 
+test("in a file of Harbor Cache the first enabled upstream is the default when none is marked, in one of ours none is", async (t) => {
+  const upstreams = ["off", "first", "second"].map(
+    (name) => `[[upstreams]]\nname = "${name}"\nurl = "https://${name}.example.com"\nenabled = ${name !== "off"}\n`,
+  );
+  const defaults = async (text: string): Promise<string[] | undefined> =>
+    (await load(t, text)).upstreams?.filter(({ isDefault }) => isDefault).map(({ name }) => name);
+  const theirs = `[cache]\nmax_size = 1073741824\n${upstreams.join("")}`;
+  assert.deepEqual(await defaults(theirs), ["first"]);
+  assert.match((await load(t, theirs)).notices.join("\n"), /"first" takes the names/);
+  assert.deepEqual(await defaults(`${theirs}is_default = true\n`), ["second"]);
+  assert.deepEqual(await defaults(upstreams.join("")), []);
+});
+
 test("its TLS files count when TLS is on, and its wrong values are named by its own keys", async (t) => {
   const config = await load(t, `[tls]\nenabled = true\ncert_path = "/etc/cert.pem"\nkey_path = "/etc/key.pem"\n`);
   assert.equal(config.tls?.certFile, "/etc/cert.pem");
