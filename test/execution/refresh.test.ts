@@ -5,7 +5,6 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { Redis } from "ioredis";
 import { SlipwayError } from "../../src/core/errors.ts";
 import type { Database } from "../../src/db/pool.ts";
 import type { Refresh } from "../../src/execution/refresh/open-refresh.ts";
@@ -15,6 +14,7 @@ import { Outbox } from "../../src/catalog/outbox.ts";
 import { ExecutionStore } from "../../src/execution/execution-store.ts";
 import { TaskStore } from "../../src/execution/task-store.ts";
 import type { Kv } from "../../src/kv/kv.ts";
+import { openKv } from "../../src/kv/open-kv.ts";
 import { eventually, quietLogger } from "../support/maintenance.ts";
 import {
   ALL_SLOTS,
@@ -26,6 +26,7 @@ import {
   testRefresh,
   toldChanges,
 } from "../support/refresh.ts";
+import { ownRedis, stopRedis } from "../support/own-redis.ts";
 import type { RefreshChildSettings } from "../support/refresh-child.ts";
 import { scope } from "../support/scope.ts";
 import { missingRedis, testDatabase, testRedisUrl } from "../support/services.ts";
@@ -51,7 +52,7 @@ async function setup(t: TestContext, driver: string, settings = {}): Promise<Set
 }
 
 /** Holds slots until the test ends. */
-function hold(t: TestContext, { refresher }: Pick<Refresh, "refresher">, share: Partial<Holding> = {}): () => Promise<void> {
+function hold(t: Pick<TestContext, "after">, { refresher }: Pick<Refresh, "refresher">, share: Partial<Holding> = {}): () => Promise<void> {
   const stop = new AbortController();
   const running = refresher.hold({ slots: ALL_SLOTS, shard: { id: 0, total: 1 }, sweeps: false, ...share }, stop.signal);
   const end = async (): Promise<void> => {
@@ -134,9 +135,9 @@ for (const driver of ["redis", "postgres"]) {
     const ids = await seedExecutions(database, 300);
     await refresh.marker.markAll(ids.slice(0, 100).map((id) => ({ id, vendor: "REPLICATION" })));
     const { signal } = new AbortController();
-    assert.deepEqual(await refresh.sweeper.sweep(signal), { replayed: 0, found: 0, marked: 0, settled: 0 }, "too young");
-    assert.deepEqual(await refresh.sweeper.sweep(signal, 0), { replayed: 0, found: 300, marked: 200, settled: 0 });
-    assert.deepEqual(await refresh.sweeper.sweep(signal, 0), { replayed: 0, found: 300, marked: 0, settled: 0 });
+    assert.deepEqual(await refresh.sweeper.sweep(signal), { replayed: 0, found: 0, marked: 0, settled: 0, away: false }, "too young");
+    assert.deepEqual(await refresh.sweeper.sweep(signal, 0), { replayed: 0, found: 300, marked: 200, settled: 0, away: false });
+    assert.deepEqual(await refresh.sweeper.sweep(signal, 0), { replayed: 0, found: 300, marked: 0, settled: 0, away: false });
     hold(t, refresh);
     await settledAll(database, 300);
     await database.query("INSERT INTO task_changes (execution_id) VALUES (999999999)");
@@ -218,7 +219,7 @@ test("while the queue is away marks go to the database and the sweep settles; wh
   assert.equal(refresh.marker.stats().saved, 20);
   assert.equal((await refresh.store.listMarks(100)).length, 10, "saved marks coalesce too");
   const { signal } = new AbortController();
-  assert.deepEqual(await refresh.sweeper.sweep(signal, 0), { replayed: 0, found: 50, marked: 0, settled: 50 });
+  assert.deepEqual(await refresh.sweeper.sweep(signal, 0), { replayed: 0, found: 50, marked: 0, settled: 50, away: true });
   assert.deepEqual(await countByStatus(database), { Success: 50 });
   away = false;
   assert.equal((await refresh.sweeper.sweep(signal)).replayed, 10);
@@ -227,17 +228,30 @@ test("while the queue is away marks go to the database and the sweep settles; wh
   assert.deepEqual(claims.map(({ id }) => id).toSorted(), marked.map(({ id }) => id).toSorted());
 });
 
-test("a Redis that lost everything is filled again from the database", { skip: missingRedis() }, async (t) => {
-  const { database, prefix, refresh } = await setup(t, "redis");
-  const ids = await seedExecutions(database, 100);
-  await refresh.marker.markAll(ids.map((id) => ({ id, vendor: "REPLICATION" })));
-  const admin = new Redis(await testRedisUrl(), { protocol: 2 });
-  t.after(() => admin.disconnect());
-  await admin.del(...(await admin.keys(`${prefix}*`)));
-  assert.equal((await refresh.sweeper.sweep(new AbortController().signal, 0)).marked, 100);
-  hold(t, refresh);
-  await settledAll(database, 100);
-});
+test(
+  "Redis goes away and comes back empty: marks of the meantime are replayed, lost ones found, and nothing is lost",
+  { skip: missingRedis() },
+  async (t) => {
+    const end = scope(t);
+    const { database } = await testDatabase(end);
+    const redis = await ownRedis(end);
+    const server = await redis.start();
+    const kv = await openKv({ redisUrl: redis.url, database, prefix: testPrefix() });
+    end.after(() => kv.close());
+    const refresh = testRefresh({ kv, database, logger: quietLogger });
+    const [before, meanwhile] = [await seedExecutions(database, 100), await seedExecutions(database, 50)];
+    await refresh.marker.markAll(before.map((id) => ({ id, vendor: "REPLICATION" })));
+    await stopRedis(server);
+    const stopHolding = hold(end, refresh, { sweeps: true });
+    await refresh.marker.markAll(meanwhile.map((id) => ({ id, vendor: "REPLICATION" })));
+    assert.equal(refresh.marker.stats().saved, 50);
+    await redis.start();
+    await settledAll(database, 150);
+    await eventually("saved marks are replayed", async () => (await refresh.store.listMarks(1)).length === 0);
+    assert.deepEqual(await toldChanges(database), [...before, ...meanwhile].map((id) => `${id} Success`).toSorted());
+    await stopHolding();
+  },
+);
 
 test("while the database is away slots rest longer and longer, the instance is unwell, and then everything is refreshed", async (t) => {
   const { database, kv, logger } = await setup(t, "redis");

@@ -1,20 +1,14 @@
 /** The Redis driver against a real Redis: the contract, and what happens while Redis is away. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
-import type { TestContext } from "node:test";
 import { Redis } from "ioredis";
 import { isSlipwayError } from "../../src/core/errors.ts";
 import { RedisKv } from "../../src/kv/redis-kv.ts";
 import { eventually, kvConformance, recorder } from "../support/kv-conformance.ts";
 import type { KvSubject } from "../support/kv-conformance.ts";
+import { ownRedis, stopRedis } from "../support/own-redis.ts";
 import { testRedisUrl } from "../support/services.ts";
-import { tempDir } from "../support/temp.ts";
 
 const prefix = `test-${randomBytes(4).toString("hex")}:`;
 let subject: KvSubject;
@@ -47,37 +41,6 @@ async function cutSubscriber(): Promise<void> {
 
 kvConformance("redis", () => subject);
 
-/** A Redis of one test, which may stop it. */
-async function ownRedis(t: TestContext): Promise<{ url: string; start(): Promise<ChildProcess> }> {
-  const folder = await tempDir(t);
-  const listener = createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address() as AddressInfo;
-  listener.close();
-  await once(listener, "close");
-  return {
-    url: `redis://127.0.0.1:${port}`,
-    start: async () => {
-      const server = spawn("redis-server", ["--port", String(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder], {
-        stdio: "pipe",
-      });
-      t.after(() => void server.kill("SIGKILL"));
-      let output = "";
-      for await (const chunk of server.stdout) {
-        output += String(chunk);
-        if (output.includes("Ready to accept connections")) break;
-      }
-      return server;
-    },
-  };
-}
-
-async function stop(server: ChildProcess): Promise<void> {
-  const ended = once(server, "exit");
-  server.kill("SIGKILL");
-  await ended;
-}
-
 function unavailable(error: unknown): boolean {
   return isSlipwayError(error, "KV_UNAVAILABLE");
 }
@@ -108,7 +71,7 @@ test("redis: after a restart that lost everything scripts work and fences still 
   await kv.subscribe("channel", heard);
   const lease = await kv.acquireLease("l", "me", 60_000);
   assert.ok(lease);
-  await stop(server);
+  await stopRedis(server);
   await eventually(() => heard.events.includes("lost"), "the loss is told");
   server = await redis.start();
   await eventually(() => heard.events.join() === "ready,lost,ready", "it subscribes again");

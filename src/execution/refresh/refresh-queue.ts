@@ -23,7 +23,7 @@ export interface LaneState {
 export interface WatchHandlers {
   /** Something was marked in one of the slots, or may have been. */
   onMarks(): void;
-  /** Messages came to an end and begin again: what was marked in between may be lost with the service. */
+  /** Messages begin, or begin again: what was marked before may be lost with the service. */
   onBack(): void;
 }
 
@@ -83,7 +83,8 @@ export class RefreshQueue {
   }
 
   watch(slots: () => readonly number[], { onMarks, onBack }: WatchHandlers): Promise<Subscription> {
-    let lost = false;
+    // Nobody knows what happened before we listened, so the first time counts as a return too.
+    let lost = true;
     const handlers: SubscribeHandlers = {
       onMessage: (message) => {
         if (isWokenBy(message, new Set(placesOf(slots(), 0)))) onMarks();

@@ -42,6 +42,8 @@ export interface RefresherOptions {
 const LEASE_MS = 10_000;
 const GATHER_MS = 200;
 const IDLE = { baseMs: 400, capMs: 5_000 } as const;
+/** Between sweeps while the queue is away: then they alone keep the status true. */
+const AWAY_MS = 5_000;
 /** Trouble of the database for so long makes the instance unwell. */
 const TROUBLE_MS = 3_000;
 
@@ -175,9 +177,11 @@ export class Refresher {
     const { sweeper, sweepMs, logger, counters } = this.#options;
     for (let olderThanMs: number | undefined; !signal.aborted;) {
       wake.arm();
+      let waitMs = sweepMs;
       try {
         const result = await sweeper.sweep(signal, olderThanMs);
         counters.sweeps += 1;
+        if (result.away) waitMs = Math.min(sweepMs, AWAY_MS);
         counters.sweptUp += result.marked + result.settled;
         counters.replayed += result.replayed;
         if (result.marked + result.settled + result.replayed > 0)
@@ -186,7 +190,7 @@ export class Refresher {
         logger.warn({ error }, "the sweep for lost marks failed, the next one comes");
       }
       // After a loss of the queue everything that is noted was lost with it.
-      olderThanMs = (await wake.wait(sweepMs, signal)) ? 0 : undefined;
+      olderThanMs = (await wake.wait(waitMs, signal)) ? 0 : undefined;
     }
   }
 }

@@ -24,6 +24,8 @@ export interface SweepResult {
   readonly marked: number;
   /** Settled by the sweep itself. */
   readonly settled: number;
+  /** The queue did not take marks: what was saved waits for the next sweep. */
+  readonly away: boolean;
 }
 
 /** What was changed more recently is about to be refreshed by its mark. */
@@ -40,7 +42,7 @@ export class Sweeper {
   /** A page whose marks are all there already is the last: then the queue is whole. */
   async sweep(signal: AbortSignal, olderThanMs = OVERDUE_MS): Promise<SweepResult> {
     const { store } = this.#options;
-    const result = { replayed: await this.#replay(signal), found: 0, marked: 0, settled: 0 };
+    const result = { ...(await this.#replay(signal)), found: 0, marked: 0, settled: 0 };
     for (let after = 0; !signal.aborted;) {
       const { marked, next } = await store.listOverdue({ olderThanMs, limit: PAGE, after });
       if (next === null) break;
@@ -48,26 +50,27 @@ export class Sweeper {
       result.found += marked.length;
       result.marked += added;
       result.settled += settled;
+      result.away ||= settled > 0;
       if (added + settled === 0 && marked.length > 0) break;
       after = next;
     }
     return result;
   }
 
-  async #replay(signal: AbortSignal): Promise<number> {
+  async #replay(signal: AbortSignal): Promise<{ replayed: number; away: boolean }> {
     const { store, queue, logger, batch } = this.#options;
     let replayed = 0;
     try {
       for (;;) {
         const marks = await store.listMarks(batch);
-        if (marks.length === 0 || signal.aborted) return replayed;
+        if (marks.length === 0 || signal.aborted) return { replayed, away: false };
         await queue.mark(marks);
         await store.removeMarks(marks);
         replayed += marks.length;
       }
     } catch (error) {
       logger.debug({ error }, "saved marks cannot be replayed yet");
-      return replayed;
+      return { replayed, away: true };
     }
   }
 
