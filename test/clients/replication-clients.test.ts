@@ -1,8 +1,10 @@
 /** Replication over the real program: a client made for Harbor drives it unchanged, and REST alone in both directions, checked by crane. */
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { startDockerRegistry } from "../support/docker-registry.ts";
 import type { DockerRegistry } from "../support/docker-registry.ts";
 import { FakeRegistry } from "../support/fake-registry.ts";
@@ -169,6 +171,9 @@ test("REST alone copies from a registry to ours and on to another one, byte for 
   const metrics = (await ask("GET", "/metrics")).json as string;
   assert.match(metrics, /slipway_replication_runs_total\{policy="pull",outcome="succeeded"\} 2\n/);
   assert.match(metrics, /slipway_replication_bytes_total\{target="target"\} [1-9]/);
+  const guide = await readFile(new URL("../../docs/operations.md", import.meta.url), "utf8");
+  const named = new Set(guide.match(/slipway_replication_\w+/g));
+  for (const name of named) assert.ok(metrics.includes(`# TYPE ${name} `), `the operator's guide names ${name}, which is not there`);
 });
 
 test("a retry does only what failed; a run that waits for its target is stopped at once", { skip: missing }, async () => {
@@ -208,4 +213,40 @@ test("a retry does only what failed; a run that waits for its target is stopped 
   assert.equal((await ask("PUT", `replication/executions/${waiting}`)).status, 200);
   const stopped = await ask("GET", `replication/executions/${waiting}`);
   assert.deepEqual([stopped.json.status, stopped.json.in_progress], ["Stopped", 0]);
+});
+
+test("a run is slowed, paused and let go while it goes on", { skip: missing }, async () => {
+  const large = buildImage({ layers: 1, layerBytes: 4_000_000 });
+  const layout = await tempDir(files);
+  await writeLayout(layout, large);
+  await mustRun("crane", ["push", "--insecure", layout, `${source.host}/large/app:v1`]);
+  const from = await make("registries", { name: "large", type: "docker-registry", url: source.url });
+  const policy = await make("replication/policies", {
+    name: "large",
+    src_registry: { id: from },
+    filters: [{ type: "name", value: "large/**" }],
+    // 100 kB a second: it would take most of a minute.
+    speed: 800,
+    enabled: true,
+  });
+  const id = await make("replication/executions", { policy_id: policy });
+  const until = async (found: (execution: Answer["json"]) => boolean): Promise<Answer["json"]> => {
+    for (let look = 0; look < 300; look += 1) {
+      const { json } = await ask("GET", `replication/executions/${id}`);
+      if (found(json)) return json;
+      await delay(100);
+    }
+    throw new Error("it did not come so far");
+  };
+  await until(({ state, progress }) => state === "Running" && progress.bytes_total > 0);
+  assert.equal((await ask("POST", `replication/executions/${id}/pause`)).status, 200);
+  const paused = await until(({ state }) => state === "Paused");
+  assert.deepEqual([paused.status, paused.progress.seconds_left], ["InProgress", null]);
+  assert.equal((await ask("PATCH", `replication/executions/${id}`, { speed: 0 })).status, 200);
+  assert.equal((await ask("POST", `replication/executions/${id}/resume`)).status, 200);
+  const ended = await until(({ status }) => status !== "InProgress");
+  assert.deepEqual([ended.status, ended.speed, ended.progress.seconds_left], ["Succeed", 0, 0]);
+  const took = Date.parse(ended.end_time) - Date.parse(ended.start_time);
+  assert.ok(took < (large.layers[0]?.size ?? 0) / 100, `the new speed counted: ${took} ms`);
+  assert.equal(await digest(`${slipway.host}/large/app:v1`), large.manifest.digest);
 });
