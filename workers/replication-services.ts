@@ -35,6 +35,7 @@ export async function createReplicationServices(app: App, workflows: Replication
     workers: () => Math.max(1, members.known().filter((member) => member.roles.includes("replication")).length),
   });
   closer.add("copier", () => copier.close());
+  metrics.addSource(() => copier.metrics());
   const eventMaxAgeMs = settings.event_retry_days * DAY_MS;
   const reconciler = new Reconciler({
     ...replication,

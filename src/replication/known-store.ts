@@ -79,4 +79,12 @@ export class KnownStore {
       tags,
     ]);
   }
+
+  /** What nobody asked for again in a month: of removed registries and policies. In small steps. */
+  async prune(): Promise<void> {
+    await this.#db.query(
+      `DELETE FROM replication_known WHERE (registry_id, repository, tag) IN
+         (SELECT registry_id, repository, tag FROM replication_known WHERE verified_at < now() - interval '30 days' LIMIT 5000)`,
+    );
+  }
 }

@@ -52,7 +52,7 @@ export class Batch {
   constructor(options: BatchOptions) {
     const { services, request, loaded, reporter, signal } = options;
     const { source, policy, platforms } = loaded;
-    const { ledger, finder, lanes, tuning, uploads, chunkless } = services;
+    const { ledger, finder, lanes, tuning, uploads, chunkless, counters } = services;
     this.#options = options;
     this.#graph = new SourceGraph({ source, lanes: lanes.of(source.host), finder, platforms, signal });
     const { stagingFolder: folder, bootId } = services.options;
@@ -63,7 +63,10 @@ export class Batch {
       chunkless,
       tuning: policy.copyByChunk ? { ...tuning, chunkBytes: Math.min(tuning.chunkBytes, SMALLER_CHUNKS) } : tuning,
       executionId: request.executionId,
-      onBytes: (count) => reporter.count("bytesCopied", count),
+      onBytes: (count) => {
+        counters.bytes += count;
+        reporter.count("bytesCopied", count);
+      },
       signal,
     });
     this.#mover = new BlobMover({
@@ -71,6 +74,7 @@ export class Batch {
       sources: this.#sources,
       uploader,
       onDelivered: ({ how, size }) => {
+        counters[how] += 1;
         if (how !== "copied") reporter.count(how === "mounted" ? "bytesMounted" : "bytesSkipped", size);
       },
       signal,

@@ -1,12 +1,14 @@
 /** Copying as the activities see it: a batch of tasks goes in; tasks, items, logs and figures are written, and what has to wait comes out. */
 import { setMaxListeners } from "node:events";
 import { isSlipwayError, SlipwayError, toSlipwayError } from "../../core/errors.ts";
+import type { MetricFamily } from "../../telemetry/metrics.ts";
 import type { TaskChange } from "../../execution/task-store.ts";
 import type { WorkTask } from "../item-store.ts";
 import type { BatchOutcome, BatchRequest, TaskAgain } from "../plan/run.ts";
 import { loadBatch } from "./batch-load.ts";
 import type { LoadedBatch } from "./batch-load.ts";
 import { Batch } from "./batch.ts";
+import { copyMetrics } from "./copy-metrics.ts";
 import type { Copier } from "./copier.ts";
 import type { CopierOptions } from "./open-copier.ts";
 import { Reporter } from "./reporter.ts";
@@ -14,6 +16,7 @@ import { CopyServices } from "./services.ts";
 import { sweepSpools } from "./spool.ts";
 
 export interface OpenCopier extends Copier {
+  metrics(): MetricFamily[];
   close(): Promise<void>;
 }
 
@@ -26,7 +29,8 @@ export function createCopier(options: CopierOptions): OpenCopier {
   const services = new CopyServices(options);
   const sweep = async (): Promise<void> => {
     try {
-      await Promise.all([services.content.prune(), services.uploads.prune(), sweepSpools(options.stagingFolder)]);
+      const { content, uploads, known } = services;
+      await Promise.all([content.prune(), uploads.prune(), known.prune(), sweepSpools(options.stagingFolder)]);
     } catch (error) {
       options.logger.warn({ error }, "what copying left behind could not be swept");
     }
@@ -35,6 +39,7 @@ export function createCopier(options: CopierOptions): OpenCopier {
   timer.unref();
   return {
     copyBatch: (request, signal) => new BatchRun(services, request, signal).run(),
+    metrics: () => copyMetrics(services),
     close: async () => {
       clearInterval(timer);
       await services.ledger.flush();
@@ -60,6 +65,7 @@ class BatchRun {
     const tasks = await items.tasks(this.#request.tasks);
     const targets = [...new Set(tasks.map((task) => task.attrs.target_registry_id))];
     const entered = new Set(targets.filter((target) => shares.enter(target)));
+    this.#services.counters.busy += targets.length - entered.size;
     try {
       const mine = tasks.filter((task) => entered.has(task.attrs.target_registry_id));
       const busy = tasks.filter((task) => !entered.has(task.attrs.target_registry_id));

@@ -21,6 +21,14 @@ export class Lane {
     this.#limit = limit;
   }
 
+  get running(): number {
+    return this.#running;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   get idle(): boolean {
     return this.#running === 0 && this.#waiting.length === 0;
   }
@@ -91,6 +99,15 @@ export class Lanes {
     const lanes = { small: new Lane(Math.min(SMALL_LIMIT, this.#ceiling)), bulk: new Lane(Math.min(BULK_LIMIT, this.#ceiling)) };
     this.#byHost.set(host, lanes);
     return lanes;
+  }
+
+  stats(): { lane: string; running: number; waiting: number }[] {
+    const all = [...this.#byHost.values()];
+    return (["small", "bulk"] as const).map((lane) => ({
+      lane,
+      running: all.reduce((sum, lanes) => sum + lanes[lane].running, 0),
+      waiting: all.reduce((sum, lanes) => sum + lanes[lane].waiting, 0),
+    }));
   }
 
   #dropIdle(): void {

@@ -105,11 +105,22 @@ export class ManifestPusher {
     } catch (error) {
       if (!isSlipwayError(unwrap(error), "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")) throw error;
       await this.#repair(to, node);
-      result = await this.#send(to, node, reference);
+      result = await this.#sendRepaired(to, node, reference);
     }
     await this.#verify(to, { reference, digest: node.digest }, result);
     ledger.arrived(to.target.registryId, { digest: node.digest, repository: to.repository }, null);
     return result;
+  }
+
+  async #sendRepaired(to: Destination, node: Node, reference: string): Promise<PutResult> {
+    try {
+      return await this.#send(to, node, reference);
+    } catch (error) {
+      const sparse = node.children.length < node.outline.children.length;
+      if (!sparse || !isSlipwayError(unwrap(error), "MANIFEST_BLOB_UNKNOWN")) throw error;
+      const told = new SlipwayError("DENIED", { message: "it takes no index of which only some platforms are there", cause: error });
+      throw new SideError({ side: "target", host: to.target.adapter.host }, told);
+    }
   }
 
   async #send(to: Destination, node: Node, reference: string): Promise<PutResult> {

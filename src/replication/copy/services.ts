@@ -37,6 +37,7 @@ export class CopyServices {
   readonly ledger: Ledger;
   readonly lanes: Lanes;
   readonly shares: Shares;
+  readonly counters = { copied: 0, mounted: 0, skipped: 0, bytes: 0, busy: 0 };
   readonly finder = new ReferrerFinder();
   readonly chunkless = new Chunkless();
   readonly #prepared = new LRUCache<string, Promise<PrepareResult>>({ max: MAX_PREPARED });

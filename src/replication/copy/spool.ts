@@ -169,11 +169,10 @@ async function findLeftover(folder: string, name: string): Promise<string | null
   return null;
 }
 
-/** What processes left that nobody came back for. */
+/** What nobody came back for. A file that is still read stays readable without its name. */
 export async function sweepSpools(folder: string): Promise<void> {
   for (const entry of await readdir(folder).catch(() => [])) {
-    const match = NAME.exec(entry);
-    if (!match || isAlive(Number(match[2]))) continue;
+    if (!NAME.test(entry)) continue;
     const path = join(folder, entry);
     const age = await stat(path).then(
       (found) => Date.now() - found.mtimeMs,

@@ -169,6 +169,38 @@ test("an index comes with its children, and with some of them where platforms ar
   for (const image of built.images) await assertArrived(target.url, "team/multi", image.manifest.digest, image);
 });
 
+test("a registry that wants whole indexes says so when platforms are chosen", { skip }, async (t) => {
+  const { source, target } = await startPair(t);
+  const platform = { type: "platform", kind: "glob", value: ["linux/arm64"], decoration: "matches" } as const;
+  const registries = { [SOURCE_ID]: { url: source.url }, 2: { url: target.url } };
+  const setting = await startCopier(t, { registries, policy: { filters: [platform] } });
+  const built = buildIndex([buildImage({ architecture: "amd64" }), buildImage({ architecture: "arm64" })]);
+  for (const image of built.images) await pushImage(source.url, "team/multi", image.manifest.digest, image);
+  const { mediaType } = built.index;
+  await pushManifest(source.url, { repository: "team/multi", reference: "v1", mediaType }, built.indexBytes);
+  const { executionId, outcome } = await setting.copy({ repository: "team/multi", tags: ["v1"], targets: [2] });
+  assert.equal(outcome.failed, 1);
+  const item = await setting.item(executionId, "v1");
+  assert.deepEqual([item.status, item.reason], ["Error", "refused"]);
+  assert.match(item.message, /only some platforms/);
+});
+
+test("deletions at a registry that deletes manifests only", { skip }, async (t) => {
+  const { source, target } = await startPair(t);
+  const setting = await startCopier(t, { registries: { [SOURCE_ID]: { url: source.url }, 2: { url: target.url } } });
+  const [shared, alone] = [buildImage({ layers: 1 }), buildImage({ layers: 1 })];
+  await pushImage(target.url, "team/old", "a", shared);
+  await pushImage(target.url, "team/old", "b", shared);
+  await pushImage(target.url, "team/old", "c", alone);
+  const plan = { repository: "team/old", targets: [2], action: "delete", empty: false } as const;
+  const kept = await setting.copy({ ...plan, tags: ["a"], digest: shared.manifest.digest });
+  assert.equal((await setting.item(kept.executionId, "a")).reason, "refused");
+  const gone = await setting.copy({ ...plan, tags: ["c"], digest: alone.manifest.digest });
+  assert.equal((await setting.item(gone.executionId, "c")).reason, "deleted");
+  assert.equal(await read(target.url, "team/old", "manifests/c"), null);
+  assert.ok(await read(target.url, "team/old", "manifests/a"));
+});
+
 test("what the tag schema lists as referrers, and tags of signatures, come along", { skip }, async (t) => {
   const { source, target } = await startPair(t);
   const setting = await startCopier(t, { registries: { [SOURCE_ID]: { url: source.url }, 2: { url: target.url } } });
