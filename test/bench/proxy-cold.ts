@@ -1,6 +1,7 @@
 /**
  * One client pulls a cold image through the cache, against the same client pulling it from the upstream directly, in three networks. Each round has a fresh
- * image; rounds are interleaved, medians. Then a pull of its own that verifies every byte.
+ * image; rounds are interleaved, medians. Beside it a program that only passes on, hashes and writes: what a cache in Node costs at least where all share the cores.
+ * Then a pull of its own that verifies every byte.
  * `node test/bench/proxy-cold.ts [rounds] [layers] [MB of a layer]`, with SLIPWAY_TEST_DATABASE_URL set. Full size: 5 8 25.
  */
 import { median } from "./http-load.ts";
@@ -12,6 +13,8 @@ import {
   PROJECT,
   pushImage,
   requestsText,
+  settleMemory,
+  startBare,
   startCache,
   startGate,
   startPuller,
@@ -52,25 +55,37 @@ await bench(async (t) => {
   const gate = await startGate(t, upstream);
   const pull = await startPuller(t);
   const cache = await startCache(t, gate.url);
+  const bare = await startBare(t, gate);
   const direct = (name: string): ReturnType<typeof pull> => pull({ port: gate.port, name, reference: "v1", clients: 1, verify: false });
   const through = (name: string, verify = false): ReturnType<typeof pull> =>
     pull({ port: portOf(cache), name: `${PROJECT}/${name}`, reference: "v1", clients: 1, verify });
 
-  // Both paths are compiled before anything is timed.
+  const floor = (name: string): ReturnType<typeof pull> => pull({ port: bare.port, name, reference: "v1", clients: 1, verify: false });
+  const settled = (): Promise<void> => settleMemory(2 * LAYERS * LAYER_BYTES);
+
+  // All paths are compiled before anything is timed.
   for (let index = 0; index < 3; index += 1) {
     const { name } = await pushImage(upstream, `warm/up${index}`, { layers: LAYERS, layerBytes: 2_000_000 });
     sampleOf(await direct(name));
     sampleOf(await through(name));
+    sampleOf(await floor(name));
   }
   console.log(`${LAYERS} layers of ${LAYER_MB} MB, one client, medians of ${ROUNDS} interleaved rounds`);
   for (const [index, network] of NETWORKS.entries()) {
-    const [ours, theirs]: [Sample[], Sample[]] = [[], []];
+    const [ours, theirs, least]: [Sample[], Sample[], Sample[]] = [[], [], []];
     const cpu: number[] = [];
+    const leastCpu: number[] = [];
     let requests = "";
     for (let round = 0; round < ROUNDS; round += 1) {
       const { name } = await pushImage(upstream, `cold/net${index}-${round}`, { layers: LAYERS, layerBytes: LAYER_BYTES });
       await gate.set(network.faults);
+      await settled();
       theirs.push(sampleOf(await direct(name)));
+      await settled();
+      const bareBefore = cpuOf(bare.pid);
+      least.push(sampleOf(await floor(name)));
+      leastCpu.push(cpuOf(bare.pid) - bareBefore);
+      await settled();
       await gate.take();
       const before = cpuOf(cache.child.pid);
       ours.push(sampleOf(await through(name)));
@@ -81,12 +96,16 @@ await bench(async (t) => {
     }
     const [mine, yours] = [median(ours.map(({ ms }) => ms)), median(theirs.map(({ ms }) => ms))];
     const [first, firstDirect] = [median(ours.map((one) => one.firstByteMs)), median(theirs.map((one) => one.firstByteMs))];
+    const [bareMs, bareFirst] = [median(least.map(({ ms }) => ms)), median(least.map((one) => one.firstByteMs))];
     console.log(`\n${network.label}`);
     console.log(
       `  ${mine.toFixed(0)} ms, direct ${yours.toFixed(0)} ms: ratio ${(mine / yours).toFixed(3)} (bar ${network.bar}; best peer ${network.peer})`,
     );
     console.log(
       `  first byte of a layer ${first.toFixed(0)} ms, direct ${firstDirect.toFixed(0)} ms: ratio ${(first / firstDirect).toFixed(2)} (bar 1.1)`,
+    );
+    console.log(
+      `  the least that Node can do here: ${bareMs.toFixed(0)} ms, ratio ${(bareMs / yours).toFixed(3)}; first byte ${bareFirst.toFixed(0)} ms, ratio ${(bareFirst / firstDirect).toFixed(2)}; CPU ${median(leastCpu).toFixed(2)} s`,
     );
     console.log(`  ${requests}; bar ${LAYERS + 2}; best peer 10 (harbor-cache), 11 (zot), 40 (distribution)`);
     console.log(

@@ -3,8 +3,9 @@ import { fork, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { createHash, randomFillSync } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { contentOf, imageDocument, OciClient, OCI_IMAGE } from "../support/oci-client.ts";
@@ -102,6 +103,41 @@ export async function startGate(t: Cleanable, target: Upstream): Promise<Gate> {
     set: async (faults) => void (await ask({ faults })),
     take: async () => (await ask({ take: true })).counts as GateCounts,
   };
+}
+
+export interface Bare {
+  readonly port: number;
+  readonly pid: number | undefined;
+}
+
+/** The floor to measure against: passes on, hashes and writes, nothing else. */
+export async function startBare(t: Cleanable, gate: Gate): Promise<Bare> {
+  const child = fork(new URL("./proxy-bare.ts", import.meta.url), {
+    execArgv: STARTED_WITH,
+    env: { ...process.env, ...STARTED_AS, SLIPWAY_BENCH_TARGET: String(gate.port) },
+    stdio: ["ignore", "ignore", "inherit", "ipc"],
+  });
+  t.after(() => {
+    const gone = once(child, "exit");
+    child.disconnect();
+    return gone.then(() => undefined);
+  });
+  const [{ port }] = (await once(child, "message")) as [{ port: number }];
+  return { port, pid: child.pid };
+}
+
+const SETTLE_BLOCK = Buffer.alloc(1024 * 1024, 1);
+
+/**
+ * Takes so much memory and gives it back at once. On a virtual machine that returns what is free to its host, the first touch of a page takes 18 us (5 s for a GB), which
+ * would be counted for whoever writes files and not for the direct pull.
+ */
+export async function settleMemory(bytes: number): Promise<void> {
+  const path = join(tmpdir(), `slipway-bench-memory-${process.pid}`);
+  const fd = openSync(path, "w");
+  for (let position = 0; position < bytes; position += SETTLE_BLOCK.length) writeSync(fd, SETTLE_BLOCK, 0, SETTLE_BLOCK.length, position);
+  closeSync(fd);
+  await rm(path);
 }
 
 /** Requests and answers over the channel of a forked process, told apart by a number. */

@@ -33,6 +33,7 @@ class Gathering {
   #isOver = false;
   #error: Error | null = null;
   #wake: (() => void) | null = null;
+  #turn: NodeJS.Immediate | null = null;
 
   constructor(body: Readable) {
     this.#body = body;
@@ -76,8 +77,18 @@ class Gathering {
   readonly #onData = (chunk: Buffer): void => {
     this.#gather(chunk);
     if (this.#rest.length > 0) this.#body.pause();
-    this.#wake?.();
+    if (this.#wake === null) return;
+    if (this.#rest.length > 0) this.#wakeUp();
+    // What the socket has besides comes in the same turn, and belongs to the same piece.
+    else this.#turn ??= setImmediate(() => this.#wakeUp());
   };
+
+  #wakeUp(): void {
+    if (this.#turn) clearImmediate(this.#turn);
+    this.#turn = null;
+    this.#wake?.();
+    this.#wake = null;
+  }
 
   #gather(chunk: Buffer): void {
     const taken = this.#rest.length > 0 ? 0 : chunk.copy(this.#filling, this.#length);
@@ -99,7 +110,7 @@ class Gathering {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#error = error;
-    this.#wake?.();
+    this.#wakeUp();
   }
 }
 

@@ -45,10 +45,13 @@ export async function readProgress(folder: string, digest: string): Promise<Stag
   return null;
 }
 
-function formatRecord(progress: StagedProgress): Buffer {
+/** Into the page where it fits. */
+function formatRecord(progress: StagedProgress, page: Buffer): Buffer {
   const json = JSON.stringify(progress);
-  const record = Buffer.from(`${checksumOf(json)} ${json}\n`);
-  return record.length >= RECORD_BYTES ? record : Buffer.concat([record, Buffer.alloc(RECORD_BYTES - record.length, " ")]);
+  const text = `${checksumOf(json)} ${json}\n`;
+  if (text.length > RECORD_BYTES) return Buffer.from(text);
+  page.fill(" ", page.write(text, "latin1"));
+  return page;
 }
 
 function parseRecord(text: string): StagedProgress | null {
@@ -69,6 +72,8 @@ function checksumOf(json: string): string {
 export class ProgressFile {
   readonly #folder: string;
   readonly #digest: string;
+  /** Written by one call at a time. */
+  readonly #page = Buffer.alloc(RECORD_BYTES);
   #file: PositionedFile | null = null;
   #isLong = false;
 
@@ -78,7 +83,7 @@ export class ProgressFile {
   }
 
   async write(progress: StagedProgress): Promise<void> {
-    const record = formatRecord(progress);
+    const record = formatRecord(progress, this.#page);
     const isLong = record.length > RECORD_BYTES;
     if (this.#file !== null && !isLong && !this.#isLong) {
       await this.#file.write(record, 0);
