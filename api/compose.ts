@@ -151,7 +151,9 @@ function runParts({
   const feed = new RunFeed({ view, kv, clock }, { maxWatchers: config.settings.replication.max_watchers });
   closer.add("run feed", () => feed.close());
   metrics.addSource(() => feed.families());
-  addRunMetrics(metrics, { figures: new RunFigures(database), clock });
+  const figures = new RunFigures(database);
+  closer.add("run figures", figures.keepFolding());
+  addRunMetrics(metrics, { figures, clock });
   return { runs: replication.control, view, feed, progress: new RunProgress(), items: replication.items, logs: replication.logs };
 }
 

@@ -20,12 +20,19 @@ export interface RunFigureTotals {
 /** Any number will do that nobody else locks by. */
 const FOLD_LOCK = 2_026_115;
 const FOLD_LIMIT = 200;
+const FOLD_EVERY_MS = 60_000;
 
 export class RunFigures {
   readonly #database: Database;
 
   constructor(database: Database) {
     this.#database = database;
+  }
+
+  /** So that runs do not pile up where nobody scrapes; ends with the returned function. */
+  keepFolding(everyMs = FOLD_EVERY_MS): () => void {
+    const timer = setInterval(() => void this.fold().catch(() => undefined), everyMs).unref();
+    return () => clearInterval(timer);
   }
 
   /** Adds runs that ended to the totals; one process at a time, the others leave it to that one. Returns how many. */

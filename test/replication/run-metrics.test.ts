@@ -88,6 +88,17 @@ test("metrics of replication", async (t) => {
     assert.equal((await series()).get('slipway_replication_runs_total{policy="nightly",outcome="failed"}'), 32);
   });
 
+  await t.test("are added up where nobody scrapes", async () => {
+    const stop = new RunFigures(database).keepFolding(20);
+    await executions.end(await run(), "Error", "");
+    for (;;) {
+      const { rowCount } = await database.query("SELECT FROM replication_endings");
+      if (rowCount === 0) break;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    stop();
+  });
+
   await t.test("go with their policy", async () => {
     const id = await run();
     await database.query("DELETE FROM replication_policies WHERE id = $1", [policy]);
