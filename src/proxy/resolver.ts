@@ -20,7 +20,7 @@ export interface ResolverOptions {
   readonly reader: Pick<RegistryReader, "peekProject" | "findProject" | "repositoryExists">;
   readonly upstreams: Pick<Upstreams, "peekWorld" | "world">;
   readonly rulesOf: (project: Project) => RepositoryRules;
-  /** Told when a plain name went to the mirror upstream. */
+  /** Told when a plain name went to the mirror upstream; of each name once in a while. */
   readonly onMirrored: (requested: string) => void;
 }
 
@@ -32,11 +32,14 @@ export interface ResolveRequest {
 }
 
 const REMEMBERED_MS = 60_000;
+const TOLD_MS = 3_600_000;
 
 export class NameResolver {
   readonly #options: ResolverOptions;
   /** Repositories of ours that exist: with a mirror, plain names that do not are its. */
   readonly #ours = new LRUCache<string, true>({ max: 20_000, ttl: REMEMBERED_MS });
+
+  readonly #told = new LRUCache<string, true>({ max: 10_000, ttl: TOLD_MS });
 
   constructor(options: ResolverOptions) {
     this.#options = options;
@@ -89,7 +92,7 @@ export class NameResolver {
     const found = byName(world, request.requested);
     // A mirror is for pulls: what is pushed under a new name makes a project of ours.
     if (found && !(request.isWrite && found.via === "mirror" && name)) {
-      if (found.via === "mirror") this.#options.onMirrored(request.requested);
+      if (found.via === "mirror") this.#tellMirrored(request.requested);
       return this.#proxied(await this.#projectOf(found.upstream, signal), found);
     }
     if (!name) throw new SlipwayError("NAME_UNKNOWN");
@@ -100,6 +103,12 @@ export class NameResolver {
       project: await reader.findProject(name.project, signal),
       upstreamRepository: "",
     };
+  }
+
+  #tellMirrored(requested: string): void {
+    if (this.#told.get(requested)) return;
+    this.#told.set(requested, true);
+    this.#options.onMirrored(requested);
   }
 
   async #isOurs(repository: string): Promise<boolean> {
