@@ -25,6 +25,8 @@ export interface RedisKvOptions {
 }
 
 const COMMAND_TIMEOUT_MS = 300;
+/** Work in batches has time; a claim whose answer comes too late is lost until its lease ends. */
+const QUEUE_TIMEOUT_MS = 2_000;
 const CONNECT_WAIT_MS = 2_000;
 const PING_INTERVAL_MS = 2_000;
 const SUBSCRIBE_TIMEOUT_MS = 2_000;
@@ -37,6 +39,7 @@ export class RedisKv implements Kv {
   readonly #prefix: string;
   readonly #timeoutMs: number;
   readonly #run: RunScript;
+  readonly #runPatiently: RunScript;
 
   private constructor(redis: Redis, subscriber: Redis, options: RedisKvOptions) {
     this.#redis = redis;
@@ -46,7 +49,9 @@ export class RedisKv implements Kv {
     for (const script of scripts.REDIS_SCRIPTS) redis.defineCommand(script.name, { lua: script.lua, numberOfKeys: script.keys });
     // The methods that defineCommand adds are unknown to the types.
     const commands = redis as unknown as Record<string, (...args: (string | number)[]) => Promise<unknown>>;
-    this.#run = (script, keys, args) => this.#within(commands[script.name]?.(...keys, ...args) ?? Promise.reject(new Error(script.name)));
+    const send: RunScript = (script, keys, args) => commands[script.name]?.(...keys, ...args) ?? Promise.reject(new Error(script.name));
+    this.#run = (script, keys, args) => this.#within(send(script, keys, args));
+    this.#runPatiently = (script, keys, args) => withDeadline(send(script, keys, args), Math.max(this.#timeoutMs, QUEUE_TIMEOUT_MS));
     for (const connection of [redis, subscriber]) connection.on("error", onError);
     this.#subscriber = new RedisSubscriber({
       redis: subscriber,
@@ -164,7 +169,7 @@ export class RedisKv implements Kv {
     return new RedisClaimQueue({
       counter,
       channel: this.#channel(channel),
-      run: this.#run,
+      run: this.#runPatiently,
       watch: (handlers) => this.subscribe(channel, handlers),
     });
   }
