@@ -1,0 +1,49 @@
+/** The database goes away in the middle of a run, and comes back. */
+import { test } from "node:test";
+import assert from "node:assert/strict";
+import { Database } from "../../../src/db/pool.ts";
+import { eventually } from "../../support/maintenance.ts";
+import { FaultProxy } from "../../support/fault-proxy.ts";
+import { createPolicy, createScriptTables, deeds, openRuns, startReplicationWorkers, writeScript } from "../../support/replication-runs.ts";
+import { scope } from "../../support/scope.ts";
+import { testDatabase } from "../../support/services.ts";
+import { testNamespace } from "../../support/temporal.ts";
+
+test("while the database is away activities are tried again, and nothing is there twice afterwards", async (t) => {
+  const end = scope(t);
+  const direct = await testDatabase(end);
+  const { temporal } = await testNamespace(end);
+  await createScriptTables(direct.database);
+  const target = new URL(direct.url);
+  const network = await new FaultProxy({ address: target.hostname, port: Number(target.port) }).start();
+  end.after(() => network.stop());
+  target.host = `127.0.0.1:${network.port}`;
+  const database = new Database({ url: target.href, poolSize: 6, acquireTimeoutMs: 1_000, onError: () => undefined });
+  end.after(() => database.close());
+  const { group } = startReplicationWorkers({ database, temporal });
+  end.after(() => group.close());
+  const { control, executions } = openRuns(direct.database, temporal);
+  const policyId = await createPolicy(direct.database);
+  await writeScript(direct.database, policyId, { steps: 4, batchesPerStep: 3, stepMs: 400, copyMs: 400 });
+  const { executionId } = await control.start({ policyId, trigger: "manual" });
+  await eventually("copies go on", async () => (await deeds(direct.database, "copy", executionId)).length >= 2, 60_000);
+  network.set({ refuse: true });
+  network.dropConnections();
+  await new Promise((resolve) => setTimeout(resolve, 2_500));
+  assert.equal((await executions.find(executionId))?.status, "Running", "an outage is no failure");
+  network.set({ refuse: false });
+  const execution = await eventually(
+    "the run ends",
+    async () => {
+      const found = await executions.find(executionId);
+      return found !== null && found.endedAt !== null && found;
+    },
+    90_000,
+  );
+  assert.deepEqual([execution.status, execution.tasks.total, execution.tasks.succeeded], ["Success", 12, 12]);
+  const { rows } = await direct.database.query<{ items: number; keys: number }>(
+    "SELECT count(*) AS items, count(DISTINCT src_repository) AS keys FROM replication_items WHERE execution_id = $1 AND status = 'Success'",
+    [executionId],
+  );
+  assert.deepEqual(rows[0], { items: 12, keys: 12 });
+});
