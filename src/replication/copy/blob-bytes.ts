@@ -4,7 +4,7 @@ import type { RegistryAdapter } from "../adapters/adapter.ts";
 import { atSource } from "./at-side.ts";
 import type { BlobRef } from "./plan/content.ts";
 import { RangeReader } from "./range-reader.ts";
-import { hasRoom, Spool } from "./spool.ts";
+import { hasRoom, keptBytes, Spool } from "./spool.ts";
 
 export interface BlobBytes {
   open(offset: number): Promise<Readable>;
@@ -39,7 +39,8 @@ export interface BytesOptions {
 }
 
 interface Shared {
-  spool: Promise<Spool>;
+  /** Null until somebody reads. */
+  spool: Promise<Spool> | null;
   users: number;
   keep: boolean;
 }
@@ -72,24 +73,32 @@ export class BlobSources {
   #share(repository: string, blob: BlobRef, readers: number): BlobBytes {
     let shared = this.#shared.get(blob.digest);
     if (!shared) {
-      shared = { spool: this.#openSpool(repository, blob), users: readers, keep: false };
+      shared = { spool: null, users: readers, keep: false };
       this.#shared.set(blob.digest, shared);
     }
     const mine = shared;
-    let used = mine.spool;
+    let used: Promise<Spool> | null = null;
     return {
       open: async (offset) => {
-        used = mine.spool;
+        if (mine.spool === null && readers === 1 && (await this.#startsBehind(blob, offset)))
+          return await this.#read(repository, blob, offset);
+        used = mine.spool ??= this.#openSpool(repository, blob);
         return (await used).reader(offset);
       },
       doubt: async () => {
         const doubted = used;
         // Another target may have found out first.
-        if (mine.spool === doubted) mine.spool = doubted.then((spool) => spool.close(false)).then(() => this.#openSpool(repository, blob));
+        if (doubted === null || mine.spool !== doubted) return;
+        mine.spool = doubted.then((spool) => spool.close(false)).then(() => this.#openSpool(repository, blob));
         await mine.spool;
       },
       done: (keep) => this.#done(blob.digest, mine, keep),
     };
+  }
+
+  /** The target has more of it than our disk: what it has need not be read for a file. */
+  async #startsBehind(blob: BlobRef, offset: number): Promise<boolean> {
+    return offset > 0 && (await keptBytes(this.#options.folder, blob.digest)) < offset;
   }
 
   #openSpool(repository: string, blob: BlobRef): Promise<Spool> {
@@ -108,7 +117,7 @@ export class BlobSources {
   async close(keep: boolean): Promise<void> {
     const left = [...this.#shared.values()];
     this.#shared.clear();
-    await Promise.all(left.map(async (shared) => (await shared.spool).close(keep).catch(() => undefined)));
+    await Promise.all(left.map((shared) => closeSpool(shared, keep)));
   }
 
   async #done(digest: string, shared: Shared, keep: boolean): Promise<void> {
@@ -116,7 +125,7 @@ export class BlobSources {
     shared.keep ||= keep;
     if (shared.users > 0 || this.#shared.get(digest) !== shared) return;
     this.#shared.delete(digest);
-    await (await shared.spool).close(shared.keep);
+    await closeSpool(shared, shared.keep);
   }
 
   #read(repository: string, blob: BlobRef, offset: number): Promise<Readable> {
@@ -131,4 +140,10 @@ export class BlobSources {
       new RangeReader({ start: offset, end: blob.size, rangeBytes, parallel, open: plain, mayDivide: () => source.honoursRanges }),
     );
   }
+}
+
+/** What cannot be opened needs no closing. */
+async function closeSpool({ spool }: Shared, keep: boolean): Promise<void> {
+  const opened = await spool?.catch(() => null);
+  await opened?.close(keep);
 }

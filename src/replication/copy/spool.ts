@@ -51,7 +51,7 @@ export class Spool {
     const path = join(folder, `copy-${name}.${process.pid}.${bootId.replaceAll("-", "").slice(0, 12)}.part`);
     const left = await findLeftover(folder, name);
     // Whoever renames it has it; the bytes are those of the digest, whoever wrote them.
-    if (left) await rename(left, path).catch(() => undefined);
+    if (left !== null && left !== path) await rename(left, path).catch(() => undefined);
     const file = await open(path, "a+");
     await file.close();
     const handle = await open(path, "r+");
@@ -161,12 +161,24 @@ export async function hasRoom(folder: string, size: number): Promise<boolean> {
   }
 }
 
+/** A file of this blob that no other process writes. */
 async function findLeftover(folder: string, name: string): Promise<string | null> {
-  for (const entry of await readdir(folder)) {
+  for (const entry of await readdir(folder).catch(() => [])) {
     const match = NAME.exec(entry);
-    if (match?.[1] === name && !isAlive(Number(match[2]))) return join(folder, entry);
+    const pid = Number(match?.[2]);
+    if (match?.[1] === name && (pid === process.pid || !isAlive(pid))) return join(folder, entry);
   }
   return null;
+}
+
+/** How much of a blob an earlier reader left. */
+export async function keptBytes(folder: string, digest: string): Promise<number> {
+  const path = await findLeftover(folder, digest.replace(":", "-"));
+  if (path === null) return 0;
+  return await stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  );
 }
 
 /** What nobody came back for. A file that is still read stays readable without its name. */
