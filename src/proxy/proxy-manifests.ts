@@ -38,7 +38,7 @@ export interface ProxyManifestsOptions {
   readonly policyOf: (project: Project) => TagPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Told of a manifest that came from upstream: what it names can be on its way while the manifest is stored. */
+  /** Told of a manifest that came from far: what it names can be on its way while the manifest is stored. */
   readonly onArrived: (name: ProxyName, manifest: StoredManifest) => void;
   /** Told of what clients pull; must cost next to nothing. */
   readonly onPulled: (repository: string, reference: string, digest: string) => void;
@@ -53,6 +53,8 @@ const MAX_RETRY_MS = 30_000;
 /** Longer than upstream may take to answer. */
 const CLAIM_MS = 12_000;
 const CLAIM_POLL_MS = 50;
+/** With an upstream that takes longer to answer, the manifest is stored before the first blob comes; from a nearer one, blobs that are already coming would hold that up. */
+const FAR_MS = 20;
 const ABSENT: ReadonlySet<string> = new Set(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]);
 
 export interface CheckResult {
@@ -306,17 +308,19 @@ export class ProxyManifests {
 
   async #fetch(name: ProxyName, reference: string, priority: Priority): Promise<CheckResult> {
     const client = await this.#options.clientOf(name.project);
+    const askedAt = performance.now();
     const answer = await client.getManifest(name.upstreamRepository, reference, { priority });
+    const isFar = performance.now() - askedAt > FAR_MS;
     if (answer.notModified) throw new SlipwayError("UPSTREAM_INVALID");
     const policy = this.#options.policyOf(name.project);
     const key = reference.includes(":") ? null : { projectId: name.project.id, repository: name.repository, tag: reference };
-    return this.#keep(name, answer, { key, policy, digest: key === null ? reference : null });
+    return this.#keep(name, answer, { key, policy, digest: key === null ? reference : null, isFar });
   }
 
   async #keep(
     name: ProxyName,
     manifest: Manifest,
-    { key, policy, digest = null }: { key: TagKey | null; policy: TagPolicy; digest?: string | null },
+    { key, policy, digest = null, isFar = false }: { key: TagKey | null; policy: TagPolicy; digest?: string | null; isFar?: boolean },
   ): Promise<CheckResult> {
     const { writer, freshness } = this.#options;
     if (digest !== null && manifest.digest !== digest)
@@ -333,7 +337,7 @@ export class ProxyManifests {
       allowMissingBlobs: true,
     };
     const arrived = { digest: put.digest, mediaType: manifest.mediaType, bytes: manifest.bytes };
-    this.#options.onArrived(name, arrived);
+    if (isFar) this.#options.onArrived(name, arrived);
     await writer.putManifest(put).catch((error: unknown) => {
       // Bad content is upstream's fault here, not the client's.
       if (isSlipwayError(error, "MANIFEST_INVALID", "DIGEST_INVALID", "UNSUPPORTED"))

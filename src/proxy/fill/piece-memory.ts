@@ -7,7 +7,7 @@ export const PIECE_BYTES = 256 * 1024;
 /** Kept for the next bodies. */
 const MAX_SPARE = 32;
 /** From this many pieces in use on, nobody gets a further hold: slow readers take the bytes from the file. */
-const MAX_SHARED = 128;
+const MAX_SHARED = 64;
 
 const spare: Buffer[] = [];
 const holders = new Map<ArrayBufferLike, number>();

@@ -13,7 +13,7 @@ import { SegmentMap } from "../plan/segments.ts";
 import { nameOf, ProgressFile, progressPath, readProgress } from "./staging-progress.ts";
 import type { StagedProgress } from "./staging-progress.ts";
 
-const PROGRESS_EVERY_MS = 100;
+const PROGRESS_EVERY_MS = 50;
 
 export function dataPath(folder: string, digest: string, epoch: string): string {
   return `${nameOf(folder, digest)}.${epoch}.part`;
