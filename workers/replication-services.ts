@@ -45,7 +45,7 @@ export async function createReplicationServices(app: App, workflows: Replication
     eventMaxAgeMs,
     logger,
   });
-  metrics.addSource(() => repairMetrics(reconciler.totals()));
+  metrics.addSource(() => repairMetrics(reconciler));
   return {
     ...replication,
     planner: createPlanner({ ...app, adapters }),

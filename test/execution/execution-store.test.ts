@@ -74,3 +74,21 @@ test("retention removes by count and by age, in batches, and never what is open"
   );
   assert.equal(orphans.rows[0]?.count, 0);
 });
+
+test("retention of some vendors leaves the others alone", async (t) => {
+  const { database } = await testDatabase(t);
+  const executions = new ExecutionStore(database);
+  for (const vendor of ["REPLICATION", "GARBAGE_COLLECTION", "REPLICATION", "GARBAGE_COLLECTION"]) {
+    const { id } = await executions.create({ vendor, trigger: "manual" });
+    await executions.end(id, "Success", "");
+  }
+  const rule = { keep: 1, maxAgeMs: 3_600_000, limit: 10 };
+  assert.equal(await pruneExecutions(database, { ...rule, vendors: { only: ["REPLICATION"] } }), 1);
+  assert.equal(await pruneExecutions(database, { ...rule, vendors: { only: ["REPLICATION"] } }), 0);
+  assert.equal(await pruneExecutions(database, { ...rule, maxAgeMs: 0, vendors: { except: ["REPLICATION"] } }), 2);
+  const left = await executions.list({ limit: 10 });
+  assert.deepEqual(
+    left.map(({ vendor }) => vendor),
+    ["REPLICATION"],
+  );
+});

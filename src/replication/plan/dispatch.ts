@@ -71,7 +71,7 @@ export class Dispatch {
   take(now: number): Batch | null {
     this.#wake(now);
     if (this.#inFlight.size >= this.#window) return null;
-    const index = this.#ready.findIndex((batch) => this.#mayGo(batch));
+    const index = this.#firstThatMayGo();
     if (index < 0) return null;
     const [batch] = this.#ready.splice(index, 1);
     if (!batch) return null;
@@ -99,7 +99,7 @@ export class Dispatch {
     this.#ready.unshift(batch);
   }
 
-  /** When the next delayed one is due; null when there is none, or others are ready. */
+  /** When the next delayed one is due; null when there is none. */
   nextDueAt(): number | null {
     return this.#delayed.length === 0 ? null : Math.min(...this.#delayed.map(({ dueAt }) => dueAt));
   }
@@ -117,12 +117,12 @@ export class Dispatch {
   }
 
   /** With more than one target none takes more than half of the window, so that a slow one leaves room for the others. */
-  #mayGo(batch: Batch): boolean {
-    const target = keyOf(batch);
-    const isAlone = [...this.#inFlight, ...this.#ready].every((other) => keyOf(other) === target);
-    if (isAlone) return true;
-    const held = [...this.#inFlight].filter((other) => keyOf(other) === target).length;
-    return held < Math.ceil(this.#window / 2);
+  #firstThatMayGo(): number {
+    const held = new Map<string, number>();
+    for (const batch of this.#inFlight) held.set(keyOf(batch), (held.get(keyOf(batch)) ?? 0) + 1);
+    const keys = this.#ready.map(keyOf);
+    const isAlone = new Set([...keys, ...held.keys()]).size <= 1;
+    return keys.findIndex((key) => isAlone || (held.get(key) ?? 0) < Math.ceil(this.#window / 2));
   }
 
   #grow(now: number): void {

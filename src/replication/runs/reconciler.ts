@@ -25,10 +25,16 @@ export interface ReconcileReport {
   readonly problems: number;
 }
 
+/** Changes of content that no run has taken, also those that failed and are tried again later. */
+export interface ChangesWaiting {
+  readonly waiting: number;
+  readonly oldestAgeMs: number;
+}
+
 export interface ReconcilerOptions {
   readonly books: RunBooks;
   readonly executions: Pick<ExecutionStore, "end" | "settle" | "find">;
-  readonly events: Pick<EventStore, "policiesDue" | "heldByEnded" | "release">;
+  readonly events: Pick<EventStore, "policiesDue" | "heldByEnded" | "release" | "depth">;
   readonly starter: Pick<ReplicationRuns, "beginPending" | "cancelStopped" | "startWaiting">;
   readonly workflows: Pick<ReplicationWorkflows, "state" | "triggerEvents" | "signal">;
   /** Makes the schedules agree with the policies; the number that had to be mended. */
@@ -41,6 +47,8 @@ export interface ReconcilerOptions {
 
 const GRACE_MS = 30_000;
 const BATCH = 200;
+/** A pause that is older has been told, or told again. */
+const PAUSE_DOUBT_MS = 10 * 60_000;
 
 type Counts = { -readonly [Name in keyof ReconcileReport]: number };
 
@@ -48,6 +56,7 @@ export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #totals: Counts = nothing();
   #runs = 0;
+  #changes: ChangesWaiting = { waiting: 0, oldestAgeMs: 0 };
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -56,6 +65,11 @@ export class Reconciler {
   /** Of this process since its start. */
   totals(): ReconcileReport & { readonly runs: number } {
     return { ...this.#totals, runs: this.#runs };
+  }
+
+  /** As the last reconciliation of this process found them. */
+  changes(): ChangesWaiting {
+    return this.#changes;
   }
 
   /** Every step is tried, whatever becomes of the others. */
@@ -106,7 +120,10 @@ export class Reconciler {
         if (!state.open) {
           await this.#end(run, state.status);
           ended += 1;
-        } else if (run.status === "Paused") await workflows.signal(run, "pause", { signal });
+        } else if (run.status === "Paused" && Date.now() - run.updatedAt.getTime() < PAUSE_DOUBT_MS) {
+          // Whoever paused it may have died before the workflow was told.
+          await workflows.signal(run, "pause", { signal });
+        }
       }
       const last = open.at(-1);
       if (last === undefined || open.length < BATCH) return ended;
@@ -154,6 +171,7 @@ export class Reconciler {
     for (const executionId of await events.heldByEnded(BATCH)) await events.release(executionId, eventMaxAgeMs);
     const policies = await events.policiesDue(this.#graceMs);
     for (const policyId of policies) await workflows.triggerEvents(policyId, 0, { signal });
+    this.#changes = await events.depth();
     return policies.length;
   }
 

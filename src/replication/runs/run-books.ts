@@ -31,6 +31,7 @@ export interface OpenRun {
   readonly executionId: number;
   readonly policyId: number;
   readonly status: string;
+  readonly updatedAt: Date;
   readonly workflowId: string;
   readonly runId: string;
 }
@@ -104,7 +105,7 @@ export class RunBooks {
   /** Runs that should be going on, and were not heard of for a while; in order, after a given one. */
   async open(options: { readonly quietMs: number; readonly after: number; readonly limit: number }): Promise<OpenRun[]> {
     const { rows } = await this.#database.query<OpenRow>(
-      `SELECT e.id, e.status, r.policy_id, e.workflow_id, e.run_id FROM executions e JOIN replication_runs r ON r.execution_id = e.id
+      `SELECT e.id, e.status, e.updated_at, r.policy_id, e.workflow_id, e.run_id FROM executions e JOIN replication_runs r ON r.execution_id = e.id
         WHERE e.vendor = $1 AND e.ended_at IS NULL AND e.run_id IS NOT NULL AND e.id > $2
           AND e.updated_at < now() - make_interval(secs => $3 / 1000.0)
         ORDER BY e.id LIMIT $4`,
@@ -116,7 +117,7 @@ export class RunBooks {
   /** Stopped ones whose workflow could not be told. */
   async cancelling(limit: number): Promise<OpenRun[]> {
     const { rows } = await this.#database.query<OpenRow>(
-      `SELECT e.id, e.status, r.policy_id, e.workflow_id, e.run_id FROM executions e JOIN replication_runs r ON r.execution_id = e.id
+      `SELECT e.id, e.status, e.updated_at, r.policy_id, e.workflow_id, e.run_id FROM executions e JOIN replication_runs r ON r.execution_id = e.id
         WHERE r.cancelling AND e.run_id IS NOT NULL ORDER BY e.id LIMIT $1`,
       [limit],
     );
@@ -215,14 +216,6 @@ export class RunBooks {
     );
     return rows.map((row) => row.policy_id);
   }
-
-  async countOpen(): Promise<{ readonly status: string; readonly count: number }[]> {
-    const { rows } = await this.#database.query<{ status: string; count: number }>(
-      "SELECT status, count(*) AS count FROM executions WHERE vendor = $1 AND ended_at IS NULL GROUP BY status",
-      [vendors.replication],
-    );
-    return rows;
-  }
 }
 
 async function endTasks(
@@ -256,11 +249,19 @@ function toPending(row: PendingRow): PendingRun {
 interface OpenRow {
   id: number;
   status: string;
+  updated_at: Date;
   policy_id: number;
   workflow_id: string;
   run_id: string;
 }
 
 function toOpen(row: OpenRow): OpenRun {
-  return { executionId: row.id, policyId: row.policy_id, status: row.status, workflowId: row.workflow_id, runId: row.run_id };
+  return {
+    executionId: row.id,
+    policyId: row.policy_id,
+    status: row.status,
+    updatedAt: row.updated_at,
+    workflowId: row.workflow_id,
+    runId: row.run_id,
+  };
 }
