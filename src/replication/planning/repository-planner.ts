@@ -107,10 +107,12 @@ export class RepositoryPlanner {
   async #look(repository: string, read: ReadStretch): Promise<{ seen: Seen[]; troubles: Trouble[] }> {
     const tags = read.selected.flatMap(({ tag }) => tag ?? []).toSorted((a, b) => (a < b ? -1 : 1));
     const untagged = read.selected.some(({ tag }) => tag === null);
-    const range = { from: tags[0] ?? "", to: untagged ? null : (tags.at(-1) ?? "") };
+    const range = { from: tags[0] ?? "", to: tags.at(-1) ?? "" };
     const references = read.selected.map(referenceOf);
     const found = await Promise.all(
-      this.#context.options.targets.map((target) => this.#lookAt(target, { repository, range, references, more: read.next !== null })),
+      this.#context.options.targets.map((target) =>
+        this.#lookAt(target, { repository, range, untagged, references, more: read.next !== null }),
+      ),
     );
     return {
       seen: found.flatMap((one) => ("seen" in one ? [one.seen] : [])),
@@ -122,7 +124,8 @@ export class RepositoryPlanner {
     target: Target,
     wanted: {
       readonly repository: string;
-      readonly range: { readonly from: string; readonly to: string | null };
+      readonly range: { readonly from: string; readonly to: string };
+      readonly untagged: boolean;
       readonly references: readonly string[];
       readonly more: boolean;
     },
@@ -132,10 +135,13 @@ export class RepositoryPlanner {
     const { repository: name, position, registryId } = this.#context.placeOf(target, wanted.repository, false);
     const viewKey = { executionId, position, repository: name };
     const view = views.open(viewKey, target.adapter);
+    const { listsDigests } = target.capabilities;
+    // Content without a tag stands at the end of a list, if it is listed at all.
+    const range = wanted.untagged && listsDigests ? { ...wanted.range, to: null } : wanted.range;
     try {
       const [digests] = await Promise.all([
-        target.capabilities.listsDigests ? new Map<string, never>() : known.digestsOfTags(registryId, name, wanted.references),
-        insist(() => view.cover(wanted.range, signal), signal),
+        listsDigests ? new Map<string, never>() : known.digestsOfTags(registryId, name, wanted.references),
+        insist(() => view.cover(range, signal), signal),
       ]);
       if (wanted.more) views.keep(viewKey, view);
       else views.drop(viewKey);
