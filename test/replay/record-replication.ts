@@ -59,7 +59,7 @@ await record("replicate-paused", { steps: 2, batchesPerStep: 2, copyMs: 1_500 },
   await eventually("the copies let go", async () => (await deeds(database, "cancelled", id)).length > 0);
   await control.resume(id);
 });
-await record("replicate-continued", { steps: 40, batchesPerStep: 10, copyMs: 5 });
+await record("replicate-continued", { steps: 95, batchesPerStep: 3 });
 const policyId = await createPolicy(database);
 await workflows?.triggerWaiting(policyId);
 const trigger = workflowIds.replicationQueue(policyId);
