@@ -1,5 +1,5 @@
 /** One batch at work: the source is read, the blobs are planned for all targets, then each item goes its way. Items never throw; they end or wait. */
-import { SlipwayError } from "../../core/errors.ts";
+import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import type { Item, ItemReport, WorkTask } from "../item-store.ts";
 import type { BatchRequest } from "../plan/run.ts";
 import { atTarget } from "./at-side.ts";
@@ -13,7 +13,7 @@ import type { ItemFigures, ItemResult } from "./item-work.ts";
 import { ManifestPusher } from "./manifest-pusher.ts";
 import type { Destination } from "./manifest-pusher.ts";
 import { describeItem } from "./plan/describe.ts";
-import { isOurs, judge } from "./plan/failure.ts";
+import { isOurs, judge, unwrap } from "./plan/failure.ts";
 import type { Judgement } from "./plan/failure.ts";
 import { retryDelay } from "./plan/retry.ts";
 import type { Reporter } from "./reporter.ts";
@@ -222,6 +222,11 @@ export class Batch {
 
   #judge(work: Work, figures: ItemFigures, error: unknown): void {
     const { item } = work;
+    const { request, services } = this.#options;
+    // Nobody foresaw it: the item says little, so the log says all.
+    if (isSlipwayError(unwrap(error), "INTERNAL")) {
+      services.options.logger.error({ error, executionId: request.executionId, item: item.id }, "an item could not be copied");
+    }
     const judgement = judge(error);
     if (judgement.kind !== "again") {
       const status = judgement.kind === "skipped" ? "Skipped" : "Error";
