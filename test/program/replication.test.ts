@@ -84,3 +84,41 @@ test("a policy copies from one registry to another, exactly, and finds nothing t
   assert.deepEqual([nothing.status, nothing.status_text], ["Succeed", "no resources need to be replicated"]);
   t.diagnostic(`no-op run: ${Date.parse(nothing.end_time) - Date.parse(nothing.start_time)} ms from its start to its end`);
 });
+
+test("what is pushed here is carried to the target of an event policy, and what is deleted here is deleted there", { skip }, async (t) => {
+  const target = await startDockerRegistry(t);
+  const folder = await tempDir(t);
+  const image = buildImage();
+  await writeLayout(folder, image, "v1");
+  const slipway = await startSlipway(t, {
+    env: { ...(await sharedServices(t)), SLIPWAY_REPLICATION_EVENT_DELAY_MS: "200" },
+    args: ["proxy", "api", "replication", "maintenance"].flatMap((role) => ["--role", role]),
+  });
+  const authorization = `Basic ${Buffer.from(`admin:${slipway.password}`).toString("base64")}`;
+  const call = async (method: string, path: string, body?: unknown): Promise<Response> => {
+    const headers = { authorization, "content-type": "application/json" };
+    const answer = await fetch(`${slipway.url}${path}`, { method, headers, ...(body ? { body: JSON.stringify(body) } : {}) });
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${answer.ok ? "" : await answer.text()}`);
+    return answer;
+  };
+  await call("POST", "/api/v2.0/projects", { project_name: "team", public: true });
+  const registry = await call("POST", "/api/v2.0/registries", { name: "to", type: "docker-registry", url: target.url });
+  await call("POST", "/api/v2.0/replication/policies", {
+    name: "push",
+    dest_registry: { id: Number((registry.headers.get("location") ?? "").split("/").at(-1)) },
+    trigger: { type: "event_based" },
+    filters: [{ type: "name", value: "team/**" }],
+    enabled: true,
+    deletion: true,
+  });
+  const credential = ["--dest-creds", `admin:${slipway.password}`, "--dest-tls-verify=false"];
+  await mustRun("skopeo", ["copy", ...credential, `oci:${folder}:v1`, `docker://${slipway.host}/team/app:v1`]);
+  const there = async (): Promise<number> => {
+    const headers = { accept: image.manifest.mediaType };
+    return (await fetch(`${target.url}/v2/team/app/manifests/v1`, { method: "HEAD", headers })).status;
+  };
+  await eventually("the image arrives", async () => (await there()) === 200, 60_000);
+  assert.equal((await mustRun("crane", ["digest", "--insecure", `${target.host}/team/app:v1`])).trim(), image.manifest.digest);
+  await call("DELETE", `/v2/team/app/manifests/${image.manifest.digest}`);
+  await eventually("it is deleted there", async () => (await there()) === 404, 60_000);
+});
