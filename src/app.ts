@@ -23,6 +23,7 @@ import { migrate } from "./db/migrate.ts";
 import { Database } from "./db/pool.ts";
 import { openRefresh } from "./execution/refresh/open-refresh.ts";
 import type { Refresh } from "./execution/refresh/open-refresh.ts";
+import { markFamilies } from "./execution/refresh/refresh-metrics.ts";
 import type { Kv } from "./kv/kv.ts";
 import { Members } from "./kv/members.ts";
 import { openKv } from "./kv/open-kv.ts";
@@ -160,6 +161,7 @@ async function build(input: BuildInput): Promise<App> {
   addHealthChecks(app);
   addAppMetrics(app.metrics, app);
   addPullThroughMetrics(app);
+  app.metrics.addSource(() => markFamilies(app.refresh.marker.stats()));
   app.metrics.addSource(() => app.schedules?.families() ?? []);
   return app;
 }

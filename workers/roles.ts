@@ -1,6 +1,7 @@
 /** The worker roles of a process. Only a process that has one loads Temporal's native part. */
 import type { App } from "../src/app.ts";
 import { RefreshInstances } from "../src/execution/refresh/instances.ts";
+import { addRefreshMetrics } from "../src/execution/refresh/refresh-metrics.ts";
 import type { TemporalConnection } from "../src/temporal/connection.ts";
 import { createMaintenanceStarters } from "../src/temporal/maintenance.ts";
 import { maintenanceSchedules } from "../src/temporal/schedules.ts";
@@ -70,6 +71,7 @@ function refresh(app: App, temporal: TemporalConnection): WorkerRole[] {
     required: false,
     check: () => Promise.resolve(instances.problems().join("; ") || undefined),
   });
+  addRefreshMetrics(app.metrics, { ...app.refresh, instances, clock: app.clock });
   const checkDatabase = (): Promise<unknown> => database.query("SELECT 1");
   return refreshRoles({ refresher: app.refresh.refresher, instances, temporal, logger, checkDatabase });
 }

@@ -33,6 +33,8 @@ export interface Claim {
   readonly member: string;
   /** Must be given back to complete; a mark that came after the claim makes complete a no-op. */
   readonly token: string;
+  /** How long it had waited when it was claimed, since its first mark. */
+  readonly ageMs: number;
 }
 
 export interface SlotState {
@@ -57,6 +59,8 @@ export interface ClaimQueue {
   states(slots: readonly number[]): Promise<SlotState[]>;
   /** A message for every batch of marks: the slots, separated by commas, or an empty text when they are many. */
   watch(handlers: SubscribeHandlers): Promise<Subscription>;
+  /** Leases that this object's claims found run out, whoever had them: of killed claimers, or given back. */
+  readonly expiries: number;
 }
 
 export interface GroupEntry {

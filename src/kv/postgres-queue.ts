@@ -27,15 +27,16 @@ SELECT (SELECT count(*) FROM marked WHERE new) AS added, pg_notify($5, $6)`;
 /** One look-up for each slot by the index of its order. The outer limit stops before more rows are locked than are taken. */
 const CLAIM = `
 WITH picked AS MATERIALIZED (
-  SELECT p.row FROM unnest($2::integer[]) AS s(slot) CROSS JOIN LATERAL (
-    SELECT q.ctid AS row FROM kv_queue q WHERE q.queue = $1 AND q.slot = s.slot AND q.ready_at <= clock_timestamp()
+  SELECT p.row, p.before FROM unnest($2::integer[]) AS s(slot) CROSS JOIN LATERAL (
+    SELECT q.ctid AS row, q.token AS before FROM kv_queue q WHERE q.queue = $1 AND q.slot = s.slot AND q.ready_at <= clock_timestamp()
     ORDER BY q.urgent DESC, q.marked_at LIMIT $5 FOR UPDATE SKIP LOCKED
   ) p LIMIT $3
 )
 UPDATE kv_queue q SET token = t.token, ready_at = clock_timestamp() + $4 * interval '1 millisecond', remarked_at = NULL
 FROM picked p, (SELECT nextval('kv_claim_tokens') AS token) t
 WHERE q.ctid = p.row
-RETURNING q.slot, q.member, q.token`;
+RETURNING q.slot, q.member, q.token, p.before IS NOT NULL AS expired,
+          (EXTRACT(EPOCH FROM clock_timestamp() - q.marked_at) * 1000)::float8 AS age`;
 
 /**
  * Locks what the claims hold still. One look-up for each of them by the primary key: a join would be planned by statistics, which a queue
@@ -73,6 +74,14 @@ SELECT q.slot, count(*) AS depth,
        (EXTRACT(EPOCH FROM clock_timestamp() - min(q.marked_at) FILTER (WHERE q.ready_at <= clock_timestamp())) * 1000)::float8 AS age
 FROM kv_queue q WHERE q.queue = $1 AND q.slot = ANY ($2) GROUP BY q.slot`;
 
+interface ClaimedRow {
+  readonly slot: number;
+  readonly member: string;
+  readonly token: number;
+  readonly expired: boolean;
+  readonly age: number;
+}
+
 export interface PostgresQueueParts {
   readonly db: Queryable;
   readonly queue: string;
@@ -83,6 +92,7 @@ export interface PostgresQueueParts {
 
 export class PostgresClaimQueue implements ClaimQueue {
   readonly #parts: PostgresQueueParts;
+  #expiries = 0;
 
   constructor(parts: PostgresQueueParts) {
     this.#parts = parts;
@@ -120,6 +130,10 @@ export class PostgresClaimQueue implements ClaimQueue {
     if (claims.length > 0) await this.#parts.db.query(EXTEND, [this.#parts.queue, ...columns(claims), leaseMs]);
   }
 
+  get expiries(): number {
+    return this.#expiries;
+  }
+
   async states(slots: readonly number[]): Promise<SlotState[]> {
     const { db, queue } = this.#parts;
     const { rows } = await db.query<{ slot: number; depth: number; age: number | null }>(STATES, [queue, slots]);
@@ -137,8 +151,9 @@ export class PostgresClaimQueue implements ClaimQueue {
 
   async #claim(slots: readonly number[], limit: number, { leaseMs, share }: { leaseMs: number; share: number }): Promise<Claim[]> {
     const values = [this.#parts.queue, slots, limit, leaseMs, share];
-    const { rows } = await this.#parts.db.query<{ slot: number; member: string; token: number }>(CLAIM, values);
-    return rows.map((row) => ({ slot: row.slot, member: row.member, token: String(row.token) }));
+    const { rows } = await this.#parts.db.query<ClaimedRow>(CLAIM, values);
+    this.#expiries += rows.filter(({ expired }) => expired).length;
+    return rows.map(({ slot, member, token, age }) => ({ slot, member, token: String(token), ageMs: Math.max(0, Math.round(age)) }));
   }
 }
 

@@ -20,6 +20,7 @@ const CHUNK = 5_000;
 
 export class RedisClaimQueue implements ClaimQueue {
   readonly #parts: RedisQueueParts;
+  #expiries = 0;
 
   constructor(parts: RedisQueueParts) {
     this.#parts = parts;
@@ -36,13 +37,17 @@ export class RedisClaimQueue implements ClaimQueue {
 
   async claim(slots: readonly number[], limit: number, leaseMs: number): Promise<Claim[]> {
     if (slots.length === 0 || limit === 0) return [];
-    const answer = await this.#run(scripts.QUEUE_CLAIM, [Math.min(limit, CHUNK), leaseMs, ...slots]);
-    const token = String(answer[0]);
+    const [first, expired, now, found] = await this.#run(scripts.QUEUE_CLAIM, [Math.min(limit, CHUNK), leaseMs, ...slots]);
+    const token = String(first);
+    const picked = Array.isArray(found) ? (found as unknown[]) : [];
+    this.#expiries += Number(expired ?? 0);
     const claims: Claim[] = [];
-    for (let index = 1; index < answer.length;) {
-      const slot = Number(answer[index]);
-      const end = index + 2 + Number(answer[index + 1]);
-      for (index += 2; index < end; index += 1) claims.push({ slot, member: String(answer[index]), token });
+    for (let index = 0; index < picked.length;) {
+      const slot = Number(picked[index]);
+      const end = index + 2 + Number(picked[index + 1]) * 2;
+      for (index += 2; index < end; index += 2) {
+        claims.push({ slot, member: String(picked[index]), token, ageMs: Math.max(0, Number(now) - Number(picked[index + 1])) });
+      }
     }
     return claims;
   }
@@ -53,6 +58,10 @@ export class RedisClaimQueue implements ClaimQueue {
 
   async extend(claims: readonly Claim[], leaseMs: number): Promise<void> {
     await this.#chunked(scripts.QUEUE_EXTEND, claims, (chunk) => [leaseMs, ...flatten(chunk)]);
+  }
+
+  get expiries(): number {
+    return this.#expiries;
   }
 
   async states(slots: readonly number[]): Promise<SlotState[]> {

@@ -106,11 +106,14 @@ redis.call('PUBLISH', ARGV[1], ARGV[2])
 return new`,
 };
 
-/** KEYS: n. ARGV: limit, lease, slots. Members whose lease ran out wait again since their first mark. */
+/**
+ * KEYS: n. ARGV: limit, lease, slots. Members whose lease ran out wait again since their first mark. Answers the token, how many ran out, the
+ * time, then of each slot its number, how many, and each member with the time of its mark.
+ */
 export const QUEUE_CLAIM: RedisScript = {
   name: "slipwayQueueClaim",
   keys: 1,
-  lua: `${NOW}${QUEUE}local limit, token, answer = tonumber(ARGV[1]), nil, {}
+  lua: `${NOW}${QUEUE}local limit, token, answer, expired = tonumber(ARGV[1]), nil, {}, 0
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, limit)) do
   local slot, member = string.match(name, '^(%d+)/(.*)$')
   local claim = redis.call('HGET', base .. 't', name) or ('0:' .. now)
@@ -119,6 +122,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIM
   redis.call('HDEL', base .. 't', name)
   redis.call('HDEL', base .. 'r', name)
   redis.call('HINCRBY', base .. 'k', slot, -1)
+  expired = expired + 1
 end
 local function take(slot, count)
   local picked = redis.call('ZPOPMIN', base .. 'w' .. slot, count)
@@ -132,6 +136,8 @@ local function take(slot, count)
     leases[i], leases[i + 1] = now + ARGV[2], name
     tokens[i], tokens[i + 1] = name, token .. ':' .. picked[i + 1]
     answer[#answer + 1] = picked[i]
+    local score = tonumber(picked[i + 1])
+    answer[#answer + 1] = score < 0 and score + ahead or score
   end
   each(leases, 1000, function(...) redis.call('ZADD', base .. 'c', ...) end)
   each(tokens, 1000, function(...) redis.call('HSET', base .. 't', ...) end)
@@ -149,8 +155,7 @@ for _, slot in ipairs(full) do
   if limit == 0 then break end
   limit = limit - take(slot, limit)
 end
-table.insert(answer, 1, tostring(token or 0))
-return answer`,
+return {tostring(token or 0), expired, now, answer}`,
 };
 
 /** KEYS: n. ARGV: slot, member, token, ... */

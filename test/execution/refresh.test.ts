@@ -83,6 +83,13 @@ for (const driver of ["redis", "postgres"]) {
     await end();
     assert.equal(refresh.counters.statements, 3);
     assert.deepEqual(refresh.counters.byVendor.get("REPLICATION"), { processed: 2_500, changed: 2_500, failed: 0 });
+    const { counts, sum } = refresh.counters.lagSeconds;
+    assert.equal(
+      counts.reduce((total, count) => total + count, 0),
+      2_500,
+    );
+    assert.ok(sum > 0 && sum < 2_500 * 30, `the lag is that of these marks: ${sum / 2_500} s on average`);
+    assert.equal(refresh.queue.expiries, 0);
     assert.deepEqual(await toldChanges(database), ids.map((id) => `${id} Success`).toSorted());
     const { rows } = await database.query<{ count: number }>("SELECT count(*) AS count FROM task_changes");
     assert.equal(rows[0]?.count, 0);
@@ -186,6 +193,7 @@ for (const driver of ["redis", "postgres"]) {
     hold(t, refresh);
     await settledAll(database, 300);
     assert.deepEqual(await toldChanges(database), ids.map((id) => `${id} Success`).toSorted());
+    assert.ok(refresh.queue.expiries >= 200, `${refresh.queue.expiries} leases ran out`);
   });
 }
 
@@ -208,6 +216,7 @@ test("while the queue is away marks go to the database and the sweep settles; wh
         extend: refuse((claims, leaseMs) => real.extend(claims, leaseMs)),
         states: refuse((slots) => real.states(slots)),
         watch: (handlers) => real.watch(handlers),
+        expiries: 0,
       };
     },
   };

@@ -42,12 +42,21 @@ export interface Refresh {
 export function openRefresh({ kv, database, logger, settings, onChanges, pace = {} }: RefreshOptions): Refresh {
   const { batch, sweepMs, attempts } = settings;
   const queue = new RefreshQueue(kv, settings.slots);
-  const store = new RefreshStore(database);
+  const counters = new RefreshCounters();
+  const store = new RefreshStore(counted(database, counters));
   const settler = new BatchSettler({ store, logger, attempts });
   const sweeper = new Sweeper({ store, queue, settler, logger, batch });
-  const counters = new RefreshCounters();
   const events = onChanges ? { onChanges } : {};
   const refresher = new Refresher({ queue, settler, sweeper, counters, logger, batch, sweepMs, ...events, ...pace });
   const marker = new RefreshMarker({ queue, store, logger });
   return { queue, store, marker, sweeper, refresher, counters, hooks: new ExecutionHooks() };
+}
+
+function counted(database: Queryable, counters: RefreshCounters): Queryable {
+  return {
+    query: (text, values) => {
+      counters.sent += 1;
+      return database.query(text, values);
+    },
+  };
 }

@@ -21,6 +21,8 @@ export interface MarkerStats {
   /** Went into a batch that had the execution already. */
   readonly coalesced: number;
   readonly batches: number;
+  /** Taken by the queue. */
+  readonly queued: number;
   /** Written to the database, because the queue was away. */
   readonly saved: number;
   /** Left to the sweep, because the database was away as well, or too many waited. */
@@ -40,7 +42,7 @@ interface Batch {
 
 export class RefreshMarker {
   readonly #options: RefreshMarkerOptions;
-  readonly #stats = { marked: 0, coalesced: 0, batches: 0, saved: 0, dropped: 0 };
+  readonly #stats = { marked: 0, coalesced: 0, batches: 0, queued: 0, saved: 0, dropped: 0 };
   readonly #flying = new Set<Promise<void>>();
   #gathering: Batch | null = null;
   #timer: NodeJS.Timeout | undefined;
@@ -106,6 +108,7 @@ export class RefreshMarker {
     const { queue, store, logger } = this.#options;
     try {
       await queue.mark(marks);
+      this.#stats.queued += marks.length;
       return;
     } catch (error) {
       logger.debug({ count: marks.length, error }, "the refresh queue is away, marks go to the database");

@@ -70,6 +70,11 @@ export class RefreshQueue {
       );
   }
 
+  /** Leases that claims of this process found run out. */
+  get expiries(): number {
+    return this.#queue.expiries;
+  }
+
   /** Every lane of every slot. */
   async states(): Promise<LaneState[]> {
     const places = Array.from({ length: this.slots * LANES }, (_, place) => place);

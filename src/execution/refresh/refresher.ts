@@ -78,7 +78,7 @@ export class Refresher {
     const sweepNow = new Wake();
     const subscription = queue.watch(() => holding.slots, { onMarks: () => wake.ring(), onBack: () => sweepNow.ring() });
     subscription.catch(() => undefined);
-    counters.held = holding.slots.length;
+    counters.holds(holding.slots);
     try {
       await Promise.all([this.#claimLoop(holding, wake, ended), holding.sweeps ? this.#sweepLoop(sweepNow, ended) : undefined]);
     } finally {
