@@ -21,6 +21,7 @@ import type { Clock } from "./core/clock.ts";
 import { Closer } from "./core/dispose.ts";
 import { migrate } from "./db/migrate.ts";
 import { Database } from "./db/pool.ts";
+import { findOldMarks } from "./execution/refresh/find-old-marks.ts";
 import { openRefresh } from "./execution/refresh/open-refresh.ts";
 import type { Refresh } from "./execution/refresh/open-refresh.ts";
 import { markFamilies } from "./execution/refresh/refresh-metrics.ts";
@@ -208,6 +209,7 @@ async function openState({ config, endpoints, parts, closer }: BuildInput): Prom
     logger,
     settings: { slots, batch, attempts, sweepMs: sweep * 1000 },
     onChanges: () => announceOutbox(kv),
+    oldMarks: findOldMarks({ settings, kv, logger, owner: bootId }),
   });
   closer.add("refresh marks", () => refresh.marker.close());
   return { bootId, database, kv, members, bus, refresh };

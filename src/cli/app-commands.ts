@@ -36,7 +36,7 @@ export const gcCommand = runCommand(GC_USAGE, "the collection", runGc);
 export const reconcileCommand = runCommand(RECONCILE_USAGE, "the reconciliation", runReconcile);
 
 export const refreshCommand = runCommand(REFRESH_USAGE, "the refresh", (args, { app, temporal, ...services }) =>
-  runRefresh(args, { ...services, queue: app.refresh.queue, store: app.refresh.store, view: () => queryRefresh(temporal) }),
+  runRefresh(args, { ...services, ...app.refresh, view: () => queryRefresh(temporal) }),
 );
 
 interface RunServices extends WatchServices {

@@ -1,6 +1,7 @@
 /** slipway refresh: shows who refreshes what and what was set aside; reconciles executions with their tasks and runs. */
 import { parseArgs } from "node:util";
 import { vendors } from "../execution/plan/status.ts";
+import type { DrainStore } from "../execution/refresh/drain-store.ts";
 import type { RefreshQueue } from "../execution/refresh/refresh-queue.ts";
 import type { RefreshStore } from "../execution/refresh/refresh-store.ts";
 import type { MaintenanceStarters } from "../temporal/maintenance.ts";
@@ -21,6 +22,7 @@ export interface RefreshServices extends WatchServices {
   readonly starters: Pick<MaintenanceStarters, "startExecutionReconcile">;
   readonly queue: Pick<RefreshQueue, "states">;
   readonly store: Pick<RefreshStore, "listFailures">;
+  readonly drains: Pick<DrainStore, "find">;
   /** Null when the refresh does not run. */
   readonly view: () => Promise<RefreshView | null>;
 }
@@ -54,7 +56,7 @@ export async function runRefresh(args: readonly string[], services: RefreshServi
   return detach ? 0 : watchRun(services, start, KIND);
 }
 
-async function showStatus({ view, queue, store, print }: RefreshServices): Promise<number> {
+async function showStatus({ view, queue, store, drains, print }: RefreshServices): Promise<number> {
   const refresh = await view();
   if (refresh === null) print("the refresh does not run: no process has the role refresh, or none has started yet");
   for (const { shard, queue: name, slots } of refresh?.holdings ?? [])
@@ -74,6 +76,8 @@ async function showStatus({ view, queue, store, print }: RefreshServices): Promi
     const state = failure.setAsideAt === null ? "fails" : "is set aside";
     print(`execution ${failure.executionId} (${failure.vendor}) ${state} after ${failure.attempts} tries: ${failure.lastError}`);
   }
+  const { phase, passes, marked, malformed } = await drains.find();
+  if (phase !== "none") print(`old marks are ${phase}: ${marked} taken over, ${malformed} malformed, ${passes} passes`);
   return 0;
 }
 

@@ -155,6 +155,9 @@ function findContradictions(config: Config, problems: string[]): void {
   if (settings.redis.url !== null && !/^rediss?:\/\//.test(settings.redis.url)) {
     problems.push("REDIS_URL: expected redis:// or rediss://");
   }
+  if (settings.refresh.old_redis_url !== null && !/^rediss?:\/\//.test(settings.refresh.old_redis_url)) {
+    problems.push("SLIPWAY_REFRESH_OLD_REDIS_URL: expected redis:// or rediss://");
+  }
   findBadRanges("SLIPWAY_TRUSTED_PROXIES", settings.server.trusted_proxies, problems);
   findBadRanges("SLIPWAY_UPSTREAM_DENY", settings.proxy.upstream_deny, problems);
   const { mirror } = settings.proxy;

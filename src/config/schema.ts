@@ -2,6 +2,7 @@
  * Every setting of Slipway. The nesting is that of the TOML file; `env` is the variable that wins over it. docs/configuration.md is
  * generated from this table.
  */
+import { DRAIN_MODES } from "../execution/plan/old-marks.ts";
 import { TAG_MODES } from "../proxy/plan/policy.ts";
 import { DEFAULT_DENY } from "../upstream/address-guard.ts";
 import { boolean, choice, int, list, number, optionalPath, optionalString, optionalUrl, path, string } from "./key.ts";
@@ -341,6 +342,15 @@ export const SCHEMA = {
       min: 1,
       max: 100,
       doc: "An execution whose refresh fails so often is set aside and shown; `slipway refresh reconcile` tries it again.",
+    }),
+    old_marks: choice(DRAIN_MODES, "auto", {
+      env: "SLIPWAY_REFRESH_OLD_MARKS",
+      doc: "Marks that earlier designs left in Redis. `auto`: taken over when one of their sets is there, until nothing is left. `once`: also looks for keys of single executions, until nothing is left; then nothing is scanned any more. `keep`: goes on, every 30 s, while old writers live. `off`: left alone. One instance does it for all.",
+    }),
+    old_redis_url: optionalString({
+      env: "SLIPWAY_REFRESH_OLD_REDIS_URL",
+      secret: true,
+      doc: "The Redis with these marks, such as redis://host:6379/2, when it is another than REDIS_URL, or another database of it.",
     }),
     instance_total: int(0, {
       env: "CORE_INSTANCE_TOTAL",

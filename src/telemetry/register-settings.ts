@@ -14,7 +14,7 @@ export function registerSettings(config: Config, endpoints: Endpoints): void {
   ]) {
     if (secret !== null) registerSecret(secret);
   }
-  for (const url of [endpoints.databaseUrl, settings.redis.url]) {
+  for (const url of [endpoints.databaseUrl, settings.redis.url, settings.refresh.old_redis_url]) {
     const password = url !== null && URL.canParse(url) ? decodeURIComponent(new URL(url).password) : "";
     if (password !== "") registerSecret(password);
   }

@@ -44,6 +44,7 @@ test("a process with the role refresh keeps executions true, and the command lin
     starters: { startExecutionReconcile: () => Promise.reject(new Error("not asked for")) },
     queue: refresh.queue,
     store: refresh.store,
+    drains: refresh.drains,
     view: () => queryRefresh(temporal),
     print: (line: string) => void lines.push(line),
     signal: new AbortController().signal,

@@ -4,6 +4,9 @@ import type { Kv } from "../../kv/kv.ts";
 import type { Logger } from "../../telemetry/logger.ts";
 import { BatchSettler } from "./batch-settler.ts";
 import { ExecutionHooks } from "./execution-hooks.ts";
+import { DrainStore } from "./drain-store.ts";
+import { OldMarksDrain } from "./old-marks-drain.ts";
+import type { OldMarksDrainOptions } from "./old-marks-drain.ts";
 import { RefreshCounters } from "./refresh-counters.ts";
 import { RefreshMarker } from "./refresh-marker.ts";
 import { RefreshQueue } from "./refresh-queue.ts";
@@ -26,6 +29,8 @@ export interface RefreshOptions {
   readonly settings: RefreshSettings;
   /** Changes wait in the outbox. */
   readonly onChanges?: () => void;
+  /** Where earlier designs kept their marks; null: nowhere. */
+  readonly oldMarks?: Pick<OldMarksDrainOptions, "mode" | "open" | "acquireLease" | "page" | "pauseMs"> | null;
   readonly pace?: Pick<RefresherOptions, "leaseMs" | "gatherMs" | "idle">;
 }
 
@@ -37,19 +42,22 @@ export interface Refresh {
   readonly refresher: Refresher;
   readonly counters: RefreshCounters;
   readonly hooks: ExecutionHooks;
+  readonly drains: DrainStore;
 }
 
-export function openRefresh({ kv, database, logger, settings, onChanges, pace = {} }: RefreshOptions): Refresh {
+export function openRefresh({ kv, database, logger, settings, onChanges, oldMarks = null, pace = {} }: RefreshOptions): Refresh {
   const { batch, sweepMs, attempts } = settings;
   const queue = new RefreshQueue(kv, settings.slots);
   const counters = new RefreshCounters();
   const store = new RefreshStore(counted(database, counters));
   const settler = new BatchSettler({ store, logger, attempts });
   const sweeper = new Sweeper({ store, queue, settler, logger, batch });
+  const drains = new DrainStore(database);
+  const drain = oldMarks && new OldMarksDrain({ ...oldMarks, drains, queue, store, counters, logger });
   const events = onChanges ? { onChanges } : {};
-  const refresher = new Refresher({ queue, settler, sweeper, counters, logger, batch, sweepMs, ...events, ...pace });
+  const refresher = new Refresher({ queue, settler, sweeper, drain, counters, logger, batch, sweepMs, ...events, ...pace });
   const marker = new RefreshMarker({ queue, store, logger });
-  return { queue, store, marker, sweeper, refresher, counters, hooks: new ExecutionHooks() };
+  return { queue, store, marker, sweeper, refresher, counters, hooks: new ExecutionHooks(), drains };
 }
 
 function counted(database: Queryable, counters: RefreshCounters): Queryable {

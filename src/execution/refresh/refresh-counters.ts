@@ -30,6 +30,10 @@ export class RefreshCounters {
   /** Executions whose mark was lost. */
   sweptUp = 0;
   replayed = 0;
+  /** Of earlier designs: marks taken over, what was none, and pages read. */
+  oldMarked = 0;
+  oldMalformed = 0;
+  oldScans = 0;
   /** Slots that this process holds now. */
   held = 0;
   /** Slots that came to this process, or left it. */

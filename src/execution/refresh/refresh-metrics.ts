@@ -104,6 +104,11 @@ function workFamilies({ queue, counters, instances }: RefreshMetricsParts): Metr
     counter("sweeps_total", "Sweeps for lost marks by this instance.", one(counters.sweeps)),
     counter("swept_up_total", "Executions whose mark was lost.", one(counters.sweptUp)),
     counter("replayed_total", "Marks that had been saved in the database while the queue was away.", one(counters.replayed)),
+    counter("old_marks_total", "What the drain of marks of earlier designs found.", [
+      { value: counters.oldMarked, labels: { result: "marked" } },
+      { value: counters.oldMalformed, labels: { result: "malformed" } },
+    ]),
+    counter("old_scans_total", "Pages that the drain read, of sets and of the key space.", one(counters.oldScans)),
     gauge("slots", "Slots that there are.", one(queue.slots)),
     gauge("slots_held", "Slots that this instance holds.", one(counters.held)),
     counter("slot_moves_total", "Slots that came to this instance, or left it.", [

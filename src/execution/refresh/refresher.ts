@@ -9,6 +9,7 @@ import type { Subscription } from "../../kv/kv.ts";
 import type { Logger } from "../../telemetry/logger.ts";
 import type { FixedShard } from "../plan/assignment.ts";
 import type { BatchOutcome, BatchSettler } from "./batch-settler.ts";
+import type { OldMarksDrain } from "./old-marks-drain.ts";
 import { PassLog } from "./pass-log.ts";
 import type { RefreshClaim, RefreshQueue } from "./refresh-queue.ts";
 import type { RefreshCounters } from "./refresh-counters.ts";
@@ -27,6 +28,8 @@ export interface RefresherOptions {
   readonly queue: Pick<RefreshQueue, "claim" | "complete" | "extend" | "states" | "watch">;
   readonly settler: Pick<BatchSettler, "settle">;
   readonly sweeper: Pick<Sweeper, "sweep">;
+  /** What earlier designs left; null where there is nothing to look at. */
+  readonly drain?: Pick<OldMarksDrain, "run"> | null;
   readonly counters: RefreshCounters;
   readonly logger: Logger;
   readonly batch: number;
@@ -73,14 +76,15 @@ export class Refresher {
     const replaced = new AbortController();
     this.#current = replaced;
     const ended = AbortSignal.any([signal, replaced.signal]);
-    const { queue, logger, counters } = this.#options;
+    const { queue, drain, logger, counters } = this.#options;
     const wake = new Wake();
     const sweepNow = new Wake();
     const subscription = queue.watch(() => holding.slots, { onMarks: () => wake.ring(), onBack: () => sweepNow.ring() });
     subscription.catch(() => undefined);
     counters.holds(holding.slots);
     try {
-      await Promise.all([this.#claimLoop(holding, wake, ended), holding.sweeps ? this.#sweepLoop(sweepNow, ended) : undefined]);
+      const forAll = holding.sweeps ? [this.#sweepLoop(sweepNow, ended), drain?.run(ended)] : [];
+      await Promise.all([this.#claimLoop(holding, wake, ended), ...forAll]);
     } finally {
       replaced.abort();
       if (this.#current === replaced) {
