@@ -27,6 +27,8 @@ export interface CatalogEvent {
   readonly tag: string | null;
   readonly mediaType: string | null;
   readonly artifactType: string | null;
+  /** Of a signature or the like: what it belongs to. */
+  readonly subject: string | null;
   readonly size: number | null;
   /** Who did it, as Principal.key. */
   readonly principal: string;
@@ -50,6 +52,7 @@ export interface EventFacts {
   readonly tag?: string;
   readonly mediaType?: string;
   readonly artifactType?: string | null;
+  readonly subject?: string | null;
   readonly size?: number;
 }
 
@@ -61,6 +64,7 @@ export function eventRecord(type: CatalogEvent["type"], facts: EventFacts): Outb
     tag: facts.tag ?? null,
     mediaType: facts.mediaType ?? null,
     artifactType: facts.artifactType ?? null,
+    subject: facts.subject ?? null,
     size: facts.size ?? null,
     principal: facts.principal.key,
     origin: facts.origin ?? "push",

@@ -155,6 +155,7 @@ function outboxOf(push: Push, change: { created: boolean; moved: readonly string
     origin: put.origin ?? "push",
     ...(put.originRegistry === undefined ? {} : { originRegistry: put.originRegistry }),
     artifactType: parsed.artifactType,
+    subject: parsed.subject?.digest ?? null,
     at: change.at,
   };
   const drafts: OutboxDraft[] = [];

@@ -45,6 +45,8 @@ export interface Artifact {
   readonly labels: readonly string[] | null;
   /** Of a signature or the like: the digest of what it belongs to, where listing tells it. */
   readonly subject?: string | null;
+  /** Digests of what refers to it, where listing tells them. */
+  readonly referrers?: readonly string[];
 }
 
 export interface ArtifactPage {
@@ -79,6 +81,8 @@ export interface RegistryAdapter {
   listRepositories(query: RepositoryQuery, cursor: string | null, signal: AbortSignal): Promise<RepositoryPage>;
   /** An absent repository is an empty page. */
   listArtifacts(repository: string, cursor: string | null, signal: AbortSignal): Promise<ArtifactPage>;
+  /** Tags of the digest, and of what it is a part of or refers to; absent where that cannot be asked. */
+  tagsOf?(repository: string, digest: string, signal: AbortSignal): Promise<readonly string[]>;
   headManifest(repository: string, reference: string, signal: AbortSignal): Promise<ManifestHead>;
   getManifest(repository: string, reference: string, signal: AbortSignal): Promise<Manifest>;
   listReferrers(repository: string, digest: string, signal: AbortSignal): Promise<readonly Descriptor[]>;

@@ -29,6 +29,7 @@ const HarborArtifact = z.object({
   artifact_type: z.string().nullish(),
   push_time: z.string().nullish(),
   labels: z.array(z.object({ name: z.string() })).nullish(),
+  accessories: z.array(z.object({ digest: z.string(), subject_artifact_digest: z.string().nullish() })).nullish(),
   tags: z.array(z.object({ name: z.string(), push_time: z.string().nullish() })).nullish(),
 });
 type HarborArtifact = z.infer<typeof HarborArtifact>;
@@ -71,7 +72,7 @@ class HarborApi {
   }
 
   async artifacts(repository: string, cursor: string | null, signal: AbortSignal): Promise<ArtifactPage> {
-    const path = `${artifactsPath(repository)}?with_tag=true&with_label=true&with_accessory=false`;
+    const path = `${artifactsPath(repository)}?with_tag=true&with_label=true&with_accessory=true`;
     const { rows, next } = await this.#page(path, cursor, signal);
     return { artifacts: rows.flatMap((row) => flatten(HarborArtifact.safeParse(row).data)), next };
   }
@@ -143,6 +144,9 @@ function flatten(artifact: HarborArtifact | undefined): Artifact[] {
     mediaType: artifact.manifest_media_type ?? null,
     artifactType: artifact.artifact_type ?? null,
     labels: (artifact.labels ?? []).map((label) => label.name),
+    referrers: (artifact.accessories ?? [])
+      .filter((each) => (each.subject_artifact_digest ?? artifact.digest) === artifact.digest)
+      .map((each) => each.digest),
   };
   const tags = artifact.tags ?? [];
   if (tags.length === 0) return [{ ...shared, tag: null, pushedAt: dateOf(artifact.push_time) }];

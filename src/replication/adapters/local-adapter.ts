@@ -24,7 +24,7 @@ import type {
   RepositoryPage,
   RepositoryQuery,
 } from "./adapter.ts";
-import { listLocalArtifacts } from "./local-listing.ts";
+import { listLocalArtifacts, localTagsOf } from "./local-listing.ts";
 
 export interface LocalAdapterOptions {
   readonly catalog: Catalog;
@@ -81,6 +81,10 @@ export class LocalAdapter implements RegistryAdapter {
 
   listArtifacts(repository: string, cursor: string | null): Promise<ArtifactPage> {
     return listLocalArtifacts(this.#database, repository, cursor);
+  }
+
+  tagsOf(repository: string, digest: string): Promise<readonly string[]> {
+    return localTagsOf(this.#database, repository, digest);
   }
 
   async headManifest(repository: string, reference: string, signal: AbortSignal): Promise<ManifestHead> {

@@ -215,7 +215,8 @@ export class Batch {
     const node = await root;
     const result = await copyItem({ item, to, root: node, pusher: this.#pusher, figures, override: loaded.policy.override, signal });
     if (result.status === "Success" && item.tag !== null) {
-      reporter.tag(target.registryId, { repository: item.destRepository, tag: item.tag, digest: node.digest });
+      const referrers = [...node.referrers, ...node.companions.map((each) => each.node)].map(({ digest }) => digest);
+      reporter.tag(target.registryId, { repository: item.destRepository, tag: item.tag, digest: node.digest, referrers });
     }
     return result;
   }

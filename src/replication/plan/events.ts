@@ -11,6 +11,8 @@ export interface ContentChange {
   readonly tag: string | null;
   readonly mediaType: string | null;
   readonly artifactType: string | null;
+  /** Absent from what was told before subjects were. */
+  readonly subject?: string | null;
   readonly origin: "push" | "fill" | "replication";
   readonly originRegistry: number | null;
 }
@@ -20,6 +22,7 @@ export interface NotedChange {
   /** A tag, or a digest for content without one. */
   readonly reference: string;
   readonly action: "copy" | "delete";
+  /** Null for the copy of a digest: it stays as it is, and something that refers to it is new. */
   readonly digest: string | null;
 }
 
@@ -32,9 +35,7 @@ export function changesFor(policy: Policy, changes: readonly ContentChange[]): N
   return changes.flatMap((change) => {
     if (!mayFollow(policy, change) || !filters.matchesRepository(change.repository)) return [];
     if (change.type === "push" && changes.some((other) => isTagOf(other, change))) return [];
-    const noted = note(change);
-    if (noted === null || (noted.action === "delete" && !policy.deletion)) return [];
-    return isSelected(filters, change) ? [noted] : [];
+    return note(change, filters).filter(({ action }) => action === "copy" || policy.deletion);
   });
 }
 
@@ -49,30 +50,30 @@ function isTagOf(other: ContentChange, push: ContentChange): boolean {
   return other.type === "tag" && other.repository === push.repository && other.digest === push.digest;
 }
 
-function note({ type, repository, digest, tag }: ContentChange): NotedChange | null {
+function note(change: ContentChange, filters: CompiledFilters): NotedChange[] {
+  const { type, repository, digest, tag } = change;
   const reference = tag ?? digest;
-  if (reference === null) return null;
-  const accessory = ACCESSORY.exec(reference);
-  switch (type) {
-    case "push":
-    case "tag":
-      // It goes with what it belongs to.
-      if (accessory) return { repository, reference: `${accessory[1]}:${accessory[2]}`, action: "copy", digest: null };
-      return { repository, reference, action: "copy", digest };
-    case "untag":
-    case "delete":
-      return accessory ? null : { repository, reference, action: "delete", digest };
-    case "delete-repository":
-      // Its tags were told one by one.
-      return null;
+  // The tags of a repository that is gone were told one by one.
+  if (reference === null || type === "delete-repository") return [];
+  const subject = subjectOf(change);
+  if (type === "untag" || type === "delete") {
+    return subject === null && isSelected(filters, change) ? [{ repository, reference, action: "delete", digest }] : [];
   }
+  const own: NotedChange = { repository, reference, action: "copy", digest };
+  if (subject === null) return isSelected(filters, change) ? [own] : [];
+  // It goes with what it belongs to; whether that is selected is known when the run is planned.
+  const attached: NotedChange = { repository, reference: subject, action: "copy", digest: null };
+  return tag !== null && !ACCESSORY.test(tag) && filters.takesEverything ? [attached, own] : [attached];
 }
 
-function isSelected(filters: CompiledFilters, { repository, tag, digest, mediaType, artifactType }: ContentChange): boolean {
-  if (!filters.matchesRepository(repository)) return false;
+function subjectOf({ subject, tag }: ContentChange): string | null {
+  if (subject !== undefined && subject !== null) return subject;
+  const accessory = tag === null ? null : ACCESSORY.exec(tag);
+  return accessory ? `${accessory[1]}:${accessory[2]}` : null;
+}
+
+function isSelected(filters: CompiledFilters, { tag, digest, mediaType, artifactType }: ContentChange): boolean {
   if (filters.takesEverything) return true;
-  // Whether its parent is selected is known when the run is planned.
-  if (tag !== null && ACCESSORY.test(tag)) return true;
   const selector = filters.selector();
   const artifact = { tag, digest, mediaType, artifactType, pushedAt: null, labels: null };
   return selector.offer([artifact]).length > 0 || selector.finish().length > 0;

@@ -32,13 +32,12 @@ async function planChanges(context: StepContext, repository: string, changes: re
   const first = changes[0]?.reference ?? "";
   if (!filters.matchesRepository(repository)) return;
   for (const target of targets) checkDestinationName(context.placeOf(target, repository, false).repository, target.capabilities);
-  const copies = changes.filter(({ action }) => action === "copy").map(artifactOf);
+  const copies = changes.filter(({ action }) => action === "copy");
   const key = `${repository}:${first}`;
   if (copies.length > 0 && !recorded.has(key)) {
-    const found = await withDetails(context, repository, copies);
-    const selector = filters.selector();
-    const selected = [...selector.offer(found), ...selector.finish()];
-    await new RepositoryPlanner(context).planGiven({ repository, key }, selected);
+    const given = await selectedOf(context, repository, copies.filter((change) => !isAttachment(change)).map(artifactOf));
+    const attached = await parentsOf(context, repository, copies.filter(isAttachment));
+    await new RepositoryPlanner(context).planGiven({ repository, key }, given, attached);
   }
   const deletions = changes.filter(({ action }) => action === "delete");
   if (deletions.length === 0 || recorded.has(`delete:${key}`)) return;
@@ -47,6 +46,29 @@ async function planChanges(context: StepContext, repository: string, changes: re
     return;
   }
   await recorder.record(deletionStretch(context, { key: `delete:${key}`, repository }, deletions));
+}
+
+async function selectedOf(context: StepContext, repository: string, artifacts: readonly Artifact[]): Promise<Artifact[]> {
+  const selector = context.options.filters.selector();
+  return [...selector.offer(await withDetails(context, repository, artifacts)), ...selector.finish()];
+}
+
+/** What got a signature or the like: as it is selected itself, by the tags that lead to it. */
+async function parentsOf(context: StepContext, repository: string, changes: readonly EventRow[]): Promise<Artifact[]> {
+  const { filters, source } = context.options;
+  const parents: Artifact[] = [];
+  for (const change of changes) {
+    const parent = artifactOf(change);
+    const tags = filters.takesEverything ? [] : ((await source.tagsOf?.(repository, change.reference, context.signal)) ?? []);
+    const candidates = tags.length === 0 ? [parent] : tags.map((tag) => ({ ...parent, tag, digest: null }));
+    if ((await selectedOf(context, repository, candidates)).length > 0) parents.push(parent);
+  }
+  return parents;
+}
+
+/** Nothing of the digest has changed but what refers to it. */
+function isAttachment({ reference, digest }: EventRow): boolean {
+  return digest === null && isDigest(reference);
 }
 
 function deletionStretch(

@@ -6,11 +6,12 @@ import type { LogDraft } from "../../execution/log-store.ts";
 import type { Artifact } from "../adapters/adapter.ts";
 import { attrsOf, draftBatches } from "./plan/drafts.ts";
 import type { BatchDraft, StretchIdentity } from "./plan/drafts.ts";
+import { attachedToSelected, noticeReferrers } from "./attachments.ts";
 import { forecastOf } from "./dry-run.ts";
 import { insist } from "./retry.ts";
 import { Sighting } from "./sighting.ts";
 import { referenceOf } from "./source-pages.ts";
-import type { DestinationTags, Seen } from "./sighting.ts";
+import type { DestinationTags, Judged, Seen } from "./sighting.ts";
 import { say } from "./step-context.ts";
 import type { StepContext, Target } from "./step-context.ts";
 import { StretchDrafter } from "./stretch-drafter.ts";
@@ -48,11 +49,15 @@ export class RepositoryPlanner {
     return stretch;
   }
 
-  /** Artifacts that are not read from a listing: each is asked for at the destinations by itself. */
-  async planGiven(identity: { readonly repository: string; readonly key: string }, artifacts: readonly Artifact[]): Promise<void> {
+  /** Artifacts that are not read from a listing: each is asked for at the destinations by itself. `attached` have got something that refers to them. */
+  async planGiven(
+    identity: { readonly repository: string; readonly key: string },
+    artifacts: readonly Artifact[],
+    attached: readonly Artifact[] = [],
+  ): Promise<void> {
     const { repository, key } = identity;
     const { known, recorder, targets } = this.#context.options;
-    const references = artifacts.map(referenceOf);
+    const references = [...artifacts, ...attached].map(referenceOf);
     const seen = await Promise.all(
       targets.map(async (target): Promise<Seen> => {
         const place = this.#context.placeOf(target, repository, false);
@@ -60,11 +65,22 @@ export class RepositoryPlanner {
         return { target, repository: place.repository, view: ASK_EACH, known: digests };
       }),
     );
-    const judged = await new Sighting(this.#context, repository, seen).judge(artifacts);
+    const sighting = new Sighting(this.#context, repository, seen);
+    const parents = await sighting.judge(attached);
+    const judged = [
+      ...(await sighting.judge(artifacts)),
+      ...parents.map(({ artifact, verdicts }) => ({ artifact, verdicts: this.#withAttached(verdicts) })),
+    ];
     const stretch: StretchIdentity = { key, repository, operation: "copy" };
     const drafted = await this.#drafter.draft(stretch, seen, judged);
     const batches = draftBatches(stretch, drafted.work);
     await recorder.record({ key, repository, next: null, batches, unchanged: drafted.unchanged, log: drafted.log });
+  }
+
+  /** What is there already is copied once more, for what refers to it; what the newest few leave behind does not come back by its signature. */
+  #withAttached(verdicts: Judged["verdicts"]): Judged["verdicts"] {
+    const newest = this.#context.options.policy.filters.some(({ type }) => type === "newest");
+    return verdicts?.map((verdict) => (verdict === "unchanged" ? "copy" : newest ? "unchanged" : verdict)) ?? null;
   }
 
   async #draft(identity: { readonly repository: string; readonly key: string }, from: string | null): Promise<Stretch> {
@@ -81,13 +97,13 @@ export class RepositoryPlanner {
       operation: this.#context.options.run.kind === "audit" ? "audit" : "copy",
       ...(from === null && read.next === null ? { referrerTags: read.referrerTags } : {}),
     };
-    if (read.selected.length === 0)
+    if (read.selected.length === 0 && (read.attached.length === 0 || (from === null && read.next === null)))
       return { key, repository, next: read.next, batches: [], unchanged: 0, log: this.#nothing(read, repository) };
     const { seen, troubles } = await this.#look(repository, read);
     const judged =
       stretch.operation === "audit"
         ? read.selected.map((artifact) => ({ artifact, verdicts: seen.map(() => "copy" as const) }))
-        : await new Sighting(this.#context, repository, seen).judge(read.selected);
+        : await this.#judge(repository, seen, { ...read, whole: from === null && read.next === null });
     const drafted = await this.#drafter.draft(stretch, seen, judged);
     return {
       key,
@@ -103,12 +119,21 @@ export class RepositoryPlanner {
     };
   }
 
+  async #judge(repository: string, seen: readonly Seen[], read: ReadStretch & { readonly whole: boolean }): Promise<Judged[]> {
+    const sighting = new Sighting(this.#context, repository, seen);
+    const judged = await sighting.judge(read.selected);
+    const byTag = read.whole ? null : this.#reader.byTag;
+    const attached = await attachedToSelected(this.#context, read.attached, { seen, judged, byTag });
+    return [...(await noticeReferrers(this.#context, repository, { seen, judged })), ...(await sighting.judge(attached))];
+  }
+
   /** Reads what the destinations have in the range of the stretch. */
   async #look(repository: string, read: ReadStretch): Promise<{ seen: Seen[]; troubles: Trouble[] }> {
-    const tags = read.selected.flatMap(({ tag }) => tag ?? []).toSorted((a, b) => (a < b ? -1 : 1));
+    const looked = [...read.selected, ...read.attached];
+    const tags = looked.flatMap(({ tag }) => tag ?? []).toSorted((a, b) => (a < b ? -1 : 1));
     const untagged = read.selected.some(({ tag }) => tag === null);
     const range = { from: tags[0] ?? "", to: tags.at(-1) ?? "" };
-    const references = read.selected.map(referenceOf);
+    const references = looked.map(referenceOf);
     const found = await Promise.all(
       this.#context.options.targets.map((target) =>
         this.#lookAt(target, { repository, range, untagged, references, more: read.next !== null }),
@@ -140,7 +165,7 @@ export class RepositoryPlanner {
     const range = wanted.untagged && listsDigests ? { ...wanted.range, to: null } : wanted.range;
     try {
       const [digests] = await Promise.all([
-        listsDigests ? new Map<string, never>() : known.digestsOfTags(registryId, name, wanted.references),
+        listsDigests && !this.#context.tellsReferrers ? new Map<string, never>() : known.digestsOfTags(registryId, name, wanted.references),
         insist(() => view.cover(range, signal), signal),
       ]);
       if (wanted.more) views.keep(viewKey, view);

@@ -34,7 +34,7 @@ export interface StepContextOptions {
   readonly filters: CompiledFilters;
   readonly source: RegistryAdapter;
   readonly targets: readonly Target[];
-  readonly known: Pick<KnownStore, "digestsOfTags" | "record">;
+  readonly known: Pick<KnownStore, "digestsOfTags" | "tagsOfDigests" | "record">;
   readonly views: Views;
   readonly pages: SourcePages;
   readonly recorder: Recorder;
@@ -56,6 +56,7 @@ export class StepContext {
   readonly #startedAt: number;
   readonly #noted = new Set<string>();
   readonly #prepared = new Map<string, Promise<PrepareResult>>();
+  #probe: Promise<readonly string[]> | null = null;
   #page: { readonly cursor: string | null; readonly page: RepositoryPage } | null = null;
 
   constructor(options: StepContextOptions) {
@@ -65,6 +66,12 @@ export class StepContext {
 
   get signal(): AbortSignal {
     return this.options.signal;
+  }
+
+  /** What refers to an artifact can be told, and is compared with what was copied. */
+  get tellsReferrers(): boolean {
+    const { source } = this.options;
+    return source.capabilities.listsDigests || source.referrersApi !== false;
   }
 
   /** The step has done its share. */
@@ -87,6 +94,16 @@ export class StepContext {
 
   async artifacts(repository: string, cursor: string | null): Promise<ArtifactPage> {
     return await insist(() => this.options.source.listArtifacts(repository, cursor, this.signal), this.signal);
+  }
+
+  /** Asks what nobody else is asking already; the answer is for the first, the others only wait. */
+  async probeReferrers(ask: () => Promise<readonly string[]>): Promise<readonly string[]> {
+    if (this.#probe) {
+      await this.#probe.catch(() => undefined);
+      return this.options.source.referrersApi === true ? await ask() : [];
+    }
+    this.#probe = ask();
+    return await this.#probe;
   }
 
   /** A line of the planning's log, once in a step. */

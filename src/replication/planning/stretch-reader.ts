@@ -3,11 +3,14 @@ import type { Artifact } from "../adapters/adapter.ts";
 import { compileFilters } from "../plan/filters.ts";
 import type { CompiledFilters } from "../plan/filters.ts";
 import { withDetails } from "./artifact-details.ts";
+import { attachedTags } from "./attachments.ts";
 import { referenceOf } from "./source-pages.ts";
 import type { StepContext } from "./step-context.ts";
 
 export interface ReadStretch {
   readonly selected: readonly Artifact[];
+  /** Signatures and the like under tags of their own, which go with what is selected. */
+  readonly attached: readonly Artifact[];
   /** Everything that was listed. */
   readonly listed: number;
   readonly next: string | null;
@@ -33,20 +36,21 @@ const REFERRER_TAG = /^sha(?:256|512)-[a-f0-9]{64,128}/;
 export class StretchReader {
   readonly #context: StepContext;
   /** By tag alone: what it refuses is not worth a request about the rest. */
-  readonly #byTag: CompiledFilters;
+  readonly byTag: CompiledFilters;
   /** Selects among all artifacts of a repository, so that it must be read in one go. */
   readonly #whole: boolean;
 
   constructor(context: StepContext) {
     const { filters } = context.options.policy;
     this.#context = context;
-    this.#byTag = compileFilters(filters.filter(({ type }) => type === "tag"));
+    this.byTag = compileFilters(filters.filter(({ type }) => type === "tag"));
     this.#whole = filters.some(({ type }) => type === "newest");
   }
 
   async read(repository: string, from: string | null): Promise<ReadStretch> {
     const selector = this.#context.options.filters.selector();
     const selected: Artifact[] = [];
+    const attached: Artifact[] = [];
     const seen = new Set<string>();
     let [listed, referrerTags] = [0, false];
     let at: Position | null = from === null ? { page: null, after: null } : (JSON.parse(from) as Position);
@@ -54,6 +58,7 @@ export class StretchReader {
       const part: Part = await this.#part(repository, at, this.#whole ? Number.POSITIVE_INFINITY : ARTIFACTS_PER_STRETCH - listed);
       listed += part.artifacts.length;
       referrerTags ||= part.artifacts.some(({ tag }) => tag !== null && REFERRER_TAG.test(tag));
+      attached.push(...attachedTags(this.#context.options.filters, part.artifacts));
       for (const artifact of selector.offer(await this.#detailed(repository, part.artifacts))) selected.push(artifact);
       // A registry that pages in a circle has told all it has.
       const next: string = JSON.stringify(part.next);
@@ -61,7 +66,7 @@ export class StretchReader {
       seen.add(next);
     } while (at !== null && (this.#whole || listed < ARTIFACTS_PER_STRETCH));
     for (const artifact of selector.finish()) selected.push(artifact);
-    return { selected, listed, next: at === null ? null : JSON.stringify(at), referrerTags };
+    return { selected, attached, listed, next: at === null ? null : JSON.stringify(at), referrerTags };
   }
 
   /** As much of a page as there is room for; a page that is larger is kept for the stretches that follow. */
@@ -83,7 +88,7 @@ export class StretchReader {
   async #detailed(repository: string, artifacts: readonly Artifact[]): Promise<readonly Artifact[]> {
     const { times, mediaTypes, artifactTypes } = this.#context.options.filters.needs;
     if (!times && !mediaTypes && !artifactTypes) return artifacts;
-    return await withDetails(this.#context, repository, this.#byTag.selector().offer(artifacts));
+    return await withDetails(this.#context, repository, this.byTag.selector().offer(artifacts));
   }
 }
 

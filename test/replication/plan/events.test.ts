@@ -101,3 +101,12 @@ test("a signature asks for what it belongs to, whatever the tags that are wanted
   assert.deepEqual(noted(policy({ filters: [filter("tag", "v*")] }), signature), [`copy team/app ${B} -`]);
   assert.deepEqual(noted(policy({ deletion: true }), { ...signature, type: "untag" }), []);
 });
+
+test("what refers to something by its manifest asks for that, and goes by its own tag only where everything does", () => {
+  const referrer = change({ type: "push", tag: null, subject: B });
+  assert.deepEqual(noted(policy({ filters: [filter("tag", "v*")] }), referrer), [`copy team/app ${B} -`]);
+  const tagged = change({ tag: "sbom", subject: B });
+  assert.deepEqual(noted(policy(), tagged), [`copy team/app ${B} -`, "copy team/app sbom a"]);
+  assert.deepEqual(noted(policy({ filters: [filter("tag", "*bom")] }), tagged), [`copy team/app ${B} -`]);
+  assert.deepEqual(noted(policy({ deletion: true }), { ...referrer, type: "delete" }), []);
+});

@@ -43,6 +43,7 @@ function event(parts: Partial<CatalogEvent>): CatalogEvent {
     tag: "v1",
     mediaType: null,
     artifactType: null,
+    subject: null,
     size: 1,
     principal: "user:1",
     origin: "push",
