@@ -92,15 +92,30 @@ end
 export const QUEUE_MARK: RedisScript = {
   name: "slipwayQueueMark",
   keys: 1,
-  lua: `${NOW}${QUEUE}local claimed, new = redis.call('EXISTS', base .. 'c') == 1, 0
+  lua: `${NOW}${QUEUE}local names, held, bySlot, new = {}, {}, {}, 0
+if redis.call('EXISTS', base .. 't') == 1 then
+  for i = 3, #ARGV, 3 do names[#names + 1] = ARGV[i] .. '/' .. ARGV[i + 1] end
+  each(names, 1000, function(...) for _, claim in ipairs(redis.call('HMGET', base .. 't', ...)) do held[#held + 1] = claim end end)
+end
 for i = 3, #ARGV, 3 do
-  local slot, member, urgent = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1'
+  local slot, urgent = ARGV[i], ARGV[i + 2] == '1'
   local score = urgent and now - ahead or now
-  local name = slot .. '/' .. member
-  if claimed and redis.call('ZSCORE', base .. 'c', name) then
+  if held[i / 3] then
+    local name = names[i / 3]
     local before = redis.call('HGET', base .. 'r', name)
     if not before or (urgent and tonumber(before) > 0) then redis.call('HSET', base .. 'r', name, score) end
-  else new = new + redis.call('ZADD', base .. 'w' .. slot, 'LT', score, member) end
+  else
+    local list = bySlot[slot]
+    if not list then
+      list = {}
+      bySlot[slot] = list
+    end
+    list[#list + 1] = score
+    list[#list + 1] = ARGV[i + 1]
+  end
+end
+for slot, list in pairs(bySlot) do
+  each(list, 1000, function(...) new = new + redis.call('ZADD', base .. 'w' .. slot, 'LT', ...) end)
 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return new`,
