@@ -146,9 +146,10 @@ function runParts({
   clock,
   closer,
   metrics,
+  refresh,
 }: App): Omit<ReplicationServices, "auth" | "clock" | "isDraining"> {
   const view = new RunView(database);
-  const feed = new RunFeed({ view, kv, clock }, { maxWatchers: config.settings.replication.max_watchers });
+  const feed = new RunFeed({ view, kv, clock, marker: refresh.marker }, { maxWatchers: config.settings.replication.max_watchers });
   closer.add("run feed", () => feed.close());
   metrics.addSource(() => feed.families());
   const figures = new RunFigures(database);

@@ -5,14 +5,15 @@ import { dispatchEvents } from "../src/catalog/event-dispatcher.ts";
 import { writeLinkRecords } from "../src/catalog/link-records.ts";
 import { writeProjectRecords } from "../src/catalog/project-records.ts";
 import { OUTBOX_CHANNEL, OutboxRelay } from "../src/catalog/outbox-relay.ts";
+import { announceChangedRuns } from "../src/replication/run-hooks.ts";
 import { replicationListener } from "../src/replication/runs/event-listener.ts";
 import { evictionRules } from "../src/proxy/eviction.ts";
 import { REGISTRIES_SCOPE } from "../src/proxy/registry-store.ts";
 import { CacheUpkeep } from "../src/proxy/upkeep.ts";
 import { ExecutionStore } from "../src/execution/execution-store.ts";
+import { parseVendorKept, retentionRules } from "../src/execution/plan/retention-rules.ts";
 import { vendors } from "../src/execution/plan/status.ts";
 import { pruneExecutions } from "../src/execution/retention.ts";
-import type { RetentionRule, VendorChoice } from "../src/execution/retention.ts";
 import { TaskStore } from "../src/execution/task-store.ts";
 import { ExecutionReconciler } from "../src/execution/refresh/reconciler.ts";
 import { findClosedRun } from "../src/temporal/closed-runs.ts";
@@ -26,6 +27,7 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
   const { maintenance } = app.config.settings;
   const { workflows } = app.replication;
   const debounceMs = app.config.settings.replication.event_delay_ms;
+  app.refresh.hooks.register(vendors.replication, announceChangedRuns(kv));
   const relay = new OutboxRelay({
     outbox: catalog.outbox,
     kv,
@@ -77,17 +79,19 @@ export function createActivityServices(app: App, starters: MaintenanceStarters):
   };
 }
 
-/** Policies keep a history of their own length. */
+/** Policies keep a history of their own length, and so may every vendor. */
 async function prune({ database, config }: App, limit: number): Promise<number> {
   const { maintenance, replication } = config.settings;
-  const rule = (choice: VendorChoice, kept: { keep_executions: number; keep_days: number }): RetentionRule => ({
-    vendors: choice,
-    keep: kept.keep_executions,
-    maxAgeMs: kept.keep_days * DAY_MS,
-    limit,
+  const rules = retentionRules({
+    replication: { keep: replication.keep_executions, days: replication.keep_days },
+    others: { keep: maintenance.keep_executions, days: maintenance.keep_days },
+    named: maintenance.keep_by_vendor.flatMap((text) => parseVendorKept(text) ?? []),
   });
-  const ofPolicies = await pruneExecutions(database, rule({ only: [vendors.replication] }, replication));
-  return ofPolicies + (await pruneExecutions(database, rule({ except: [vendors.replication] }, maintenance)));
+  let removed = 0;
+  for (const { vendors: choice, keep, days } of rules) {
+    removed += await pruneExecutions(database, { vendors: choice, keep, maxAgeMs: days * DAY_MS, limit });
+  }
+  return removed;
 }
 
 function createReconciler({ database, temporal, refresh: { store, queue } }: App): ExecutionReconciler {

@@ -12,6 +12,7 @@ import type { Role, Settings } from "./schema.ts";
 import type { ConfiguredUpstream } from "./upstreams.ts";
 import { instanceIdFrom } from "../execution/plan/assignment.ts";
 import type { FixedShard } from "../execution/plan/assignment.ts";
+import { findKeptProblems } from "../execution/plan/retention-rules.ts";
 import { checkHost } from "../proxy/registry-draft.ts";
 import type { FsStorageConfig, S3StorageConfig } from "../storage/storage-config.ts";
 
@@ -158,6 +159,7 @@ function findContradictions(config: Config, problems: string[]): void {
   if (settings.refresh.old_redis_url !== null && !/^rediss?:\/\//.test(settings.refresh.old_redis_url)) {
     problems.push("SLIPWAY_REFRESH_OLD_REDIS_URL: expected redis:// or rediss://");
   }
+  for (const problem of findKeptProblems(settings.maintenance.keep_by_vendor)) problems.push(`SLIPWAY_KEEP_BY_VENDOR: ${problem}`);
   findBadRanges("SLIPWAY_TRUSTED_PROXIES", settings.server.trusted_proxies, problems);
   findBadRanges("SLIPWAY_UPSTREAM_DENY", settings.proxy.upstream_deny, problems);
   const { mirror } = settings.proxy;

@@ -196,6 +196,10 @@ export const SCHEMA = {
       unit: "d",
       doc: "Those that ended longer ago are removed, however few there are.",
     }),
+    keep_by_vendor: list([], {
+      env: "SLIPWAY_KEEP_BY_VENDOR",
+      doc: "The same for single kinds of work, as `<VENDOR>=<count>/<days>`: `WARM_UP=50/7` keeps 50 warm-ups of the last week. Kinds are GARBAGE_COLLECTION, CACHE_CLEANUP, WARM_UP, UPLOAD_EXPIRY, RECONCILE, EXECUTION_RECONCILE, TUF and whatever else an execution names.",
+    }),
     gc_cron: string("0 3 * * *", { env: "SLIPWAY_GC_CRON", doc: "When garbage collection runs (five fields, UTC); `off` for never." }),
   },
   replication: {

@@ -1,5 +1,6 @@
 /** Removes old executions: by count per vendor object and by age, in batches, never one that is open. */
 import type { Queryable } from "../db/pool.ts";
+import type { VendorChoice } from "./plan/retention-rules.ts";
 
 export interface RetentionRule {
   /** Vendors that the rule is for; absent: all. */
@@ -11,8 +12,6 @@ export interface RetentionRule {
   /** Most rows removed by one call. */
   readonly limit: number;
 }
-
-export type VendorChoice = { readonly only: readonly string[] } | { readonly except: readonly string[] };
 
 /** Returns how many were removed; fewer than the limit when nothing more is to be done. */
 export async function pruneExecutions(database: Queryable, rule: RetentionRule): Promise<number> {

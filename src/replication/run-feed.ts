@@ -4,12 +4,22 @@
  */
 import type { Clock } from "../core/clock.ts";
 import { SlipwayError } from "../core/errors.ts";
+import { vendors } from "../execution/plan/status.ts";
+import type { RefreshMarker } from "../execution/refresh/refresh-marker.ts";
 import type { Kv, Subscription } from "../kv/kv.ts";
 import type { MetricFamily } from "../telemetry/metrics.ts";
 import type { RunDetail, RunView } from "./run-view.ts";
 
-/** Messages are execution ids. */
+/** Messages are execution ids, separated by commas. */
 export const RUN_CHANNEL = "replication-runs";
+
+/** So many ids are one message, well below its longest. */
+const IDS = 200;
+
+export function runMessages(ids: readonly number[]): string[] {
+  const starts = Array.from({ length: Math.ceil(ids.length / IDS) }, (_, index) => index * IDS);
+  return starts.map((start) => ids.slice(start, start + IDS).join(","));
+}
 
 export type RunListener = (found: { readonly detail: RunDetail | null } | { readonly error: unknown }) => void;
 
@@ -17,6 +27,8 @@ export interface RunFeedParts {
   readonly view: Pick<RunView, "find">;
   readonly kv: Pick<Kv, "publish" | "subscribe">;
   readonly clock: Clock;
+  /** What is watched is refreshed before other executions. */
+  readonly marker?: Pick<RefreshMarker, "asyncRefreshStatus">;
 }
 
 export interface RunFeedLimits {
@@ -30,6 +42,8 @@ export interface RunFeedLimits {
 export const DEFAULT_RUN_FEED_LIMITS: RunFeedLimits = { maxWatchers: 200, minMs: 1_000, idleMs: 2_000 };
 
 const RETRY_AFTER_SECONDS = 10;
+/** Between marks of a watched run. */
+const MARK_MS = 5_000;
 /** Readings take at most this part of the time: one of ten. */
 const COST_FACTOR = 10;
 
@@ -40,6 +54,8 @@ interface Poller {
   /** When the timer fires, and when the last reading began. */
   dueMs: number;
   readMs: number;
+  /** When it was marked for refresh. */
+  markedMs: number;
   /** How long the last reading took. */
   costMs: number;
   reading: boolean;
@@ -124,6 +140,7 @@ export class RunFeed {
       timer: null,
       dueMs: 0,
       readMs: 0,
+      markedMs: Number.NEGATIVE_INFINITY,
       costMs: 0,
       reading: false,
       again: false,
@@ -137,8 +154,10 @@ export class RunFeed {
   #listen(): void {
     if (this.#subscription) return;
     const wake = (message: string): void => {
-      const poller = this.#pollers.get(Number(message));
-      if (poller) this.#schedule(poller, 0);
+      for (const id of message.split(",")) {
+        const poller = this.#pollers.get(Number(id));
+        if (poller) this.#schedule(poller, 0);
+      }
     };
     this.#subscription = this.#parts.kv.subscribe(RUN_CHANNEL, {
       onMessage: wake,
@@ -151,6 +170,13 @@ export class RunFeed {
     this.#subscription.catch(() => {
       this.#subscription = null;
     });
+  }
+
+  #mark(poller: Poller): void {
+    const now = this.#parts.clock.now();
+    if (now - poller.markedMs < MARK_MS) return;
+    poller.markedMs = now;
+    void this.#parts.marker?.asyncRefreshStatus(poller.executionId, vendors.replication, { watched: true });
   }
 
   #schedule(poller: Poller, delayMs: number): void {
@@ -182,7 +208,10 @@ export class RunFeed {
       (detail) => ({ detail }),
       (error: unknown) => ({ error }),
     );
-    if ("detail" in found) poller.seen = inShort(found.detail);
+    if ("detail" in found) {
+      poller.seen = inShort(found.detail);
+      if (found.detail?.execution.endedAt === null) this.#mark(poller);
+    }
     for (const listener of poller.listeners) listener(found);
     poller.costMs = this.#parts.clock.now() - poller.readMs;
     poller.reading = false;

@@ -162,7 +162,7 @@ export class RunBooks {
     await this.#database.transaction(async (tx) => {
       await tx.query(
         `UPDATE tasks SET status = 'Error', status_revision = greatest(status_revision, $2), status_message = left($3, 2000), retry_at = NULL,
-                applied = false, updated_at = now(), started_at = coalesce(started_at, now()), ended_at = now()
+                updated_at = now(), started_at = coalesce(started_at, now()), ended_at = now()
           WHERE id = ANY ($1) AND (task_status_rank(status) < 3 OR retry_at IS NOT NULL)`,
         [taskIds, revision, message],
       );
@@ -224,7 +224,7 @@ async function endTasks(
   { status, message }: { readonly status: "Stopped" | "Error"; readonly message: string },
 ): Promise<void> {
   await tx.query(
-    `UPDATE tasks SET status = $2, status_message = left($3, 2000), retry_at = NULL, applied = false, updated_at = now(), ended_at = now()
+    `UPDATE tasks SET status = $2, status_message = left($3, 2000), retry_at = NULL, updated_at = now(), ended_at = now()
       WHERE execution_id = $1 AND (task_status_rank(status) < 3 OR retry_at IS NOT NULL)`,
     [executionId, status, message],
   );
