@@ -1,10 +1,11 @@
 /**
- * The workflow bundle, kept under the data folder by the hash of everything that goes into it. It is built in a child process: bundling costs
- * more than a hundred megabytes, which would stay with a worker for life.
+ * The workflow bundle, kept under the data folder by the hash of everything that goes into it, and beside the packages, so that another data
+ * folder of the same checkout need not build it again. It is built in a child process: bundling costs more than a hundred megabytes, which
+ * would stay with a worker for life.
  */
 import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { access, glob, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { access, copyFile, glob, mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,25 +23,53 @@ const SOURCES = [
   "src/temporal/queues.ts",
   "workers/build-bundle.ts",
 ];
+/** May be read-only, as in an image. */
+const SHARED = join(ROOT, "node_modules", ".cache", "slipway", "bundle");
 const BUILD_TIMEOUT_MS = 120_000;
 /** Other versions that share the folder may still need theirs. */
 const KEEP_MS = 7 * 24 * 3_600_000;
 
-/** Path of the bundle of these very sources, built when it is not there. */
+const under = new Map<string, Promise<string>>();
+
+/** Path of the bundle of these very sources, built when it is not there; the roles of a process ask at the same moment. */
 export async function workflowBundle(dataDir: string, signal?: AbortSignal): Promise<string> {
   const folder = join(dataDir, "cache");
-  const path = join(folder, `workflow-bundle-${await sourceHash()}.js`);
+  const name = `workflow-bundle-${await sourceHash()}.js`;
+  const path = join(folder, name);
+  const running = under.get(path) ?? provide({ folder, name, path }, signal).finally(() => under.delete(path));
+  under.set(path, running);
+  return await running;
+}
+
+async function provide({ folder, name, path }: { folder: string; name: string; path: string }, signal?: AbortSignal): Promise<string> {
   if (await exists(path)) return path;
   await mkdir(folder, { recursive: true });
-  const building = `${path}.${randomBytes(6).toString("hex")}.tmp`;
-  try {
-    await build(building, signal);
-    await rename(building, path);
-  } finally {
-    await rm(building, { force: true });
+  const shared = join(SHARED, name);
+  const found = await placed(path, (out) => copyFile(shared, out)).catch(() => false);
+  if (!found) {
+    await placed(path, (out) => build(out, signal));
+    await keepShared(path, shared).catch(() => undefined);
   }
   await removeOld(folder, path);
   return path;
+}
+
+async function keepShared(path: string, shared: string): Promise<void> {
+  await mkdir(SHARED, { recursive: true });
+  await placed(shared, (out) => copyFile(path, out));
+  await removeOld(SHARED, shared);
+}
+
+/** Whole or not at all, whoever else does the same. */
+async function placed(path: string, make: (out: string) => Promise<void>): Promise<true> {
+  const making = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  try {
+    await make(making);
+    await rename(making, path);
+    return true;
+  } finally {
+    await rm(making, { force: true });
+  }
 }
 
 /** Over the sources and the SDK's version: a bundle only works with the version that made it. */
