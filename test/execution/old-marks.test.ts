@@ -13,9 +13,9 @@ import type { Kv } from "../../src/kv/kv.ts";
 import { openKv } from "../../src/kv/open-kv.ts";
 import { OldRedis } from "../../src/kv/old-redis.ts";
 import type { DrainChildSettings } from "../support/drain-child.ts";
-import { eventually, quietLogger } from "../support/maintenance.ts";
+import { eventually } from "../support/maintenance.ts";
 import { ownRedis } from "../support/own-redis.ts";
-import { ALL_SLOTS, countByStatus, seedExecutions, testPrefix, testRefresh } from "../support/refresh.ts";
+import { ALL_SLOTS, countByStatus, recordingLogger, seedExecutions, testPrefix, testRefresh } from "../support/refresh.ts";
 import { scope } from "../support/scope.ts";
 import { missingRedis, testDatabase } from "../support/services.ts";
 
@@ -30,6 +30,7 @@ interface Setup {
   readonly redisUrl: string;
   readonly prefix: string;
   readonly kv: Kv;
+  readonly logger: ReturnType<typeof recordingLogger>;
   open(mode: DrainMode): Refresh;
   /** Holds all slots and sweeps, until the returned function is called. */
   hold(refresh: Refresh): () => Promise<void>;
@@ -44,11 +45,12 @@ async function setup(end: ReturnType<typeof scope>): Promise<Setup> {
   const prefix = testPrefix();
   const kv = await openKv({ redisUrl: server.url, database, prefix });
   end.after(() => kv.close());
+  const logger = recordingLogger();
   const open = (mode: DrainMode): Refresh =>
     testRefresh({
       kv,
       database,
-      logger: quietLogger,
+      logger,
       oldMarks: {
         mode,
         open: () => OldRedis.open(server.url, () => undefined),
@@ -67,7 +69,7 @@ async function setup(end: ReturnType<typeof scope>): Promise<Setup> {
     end.after(stopped);
     return stopped;
   };
-  return { database, databaseUrl, redis, redisUrl: server.url, prefix, kv, open, hold };
+  return { database, databaseUrl, redis, redisUrl: server.url, prefix, kv, logger, open, hold };
 }
 
 /** Executions that are done, and nothing but old marks would tell. */
@@ -132,6 +134,9 @@ test(
     assert.equal(await s.redis.exists(QUEUE, OUTDATE), 0);
     const { marked, malformed: refused } = await one.drains.find();
     assert.deepEqual([marked, refused], [10_000, malformed.length + 2], "each of them once, the killed one's share included");
+
+    const ends = s.logger.lines.filter(({ message }) => message.startsWith("no marks of the earlier design are left"));
+    assert.equal(ends.length, 1, "one pass that found nothing is enough for both instances");
 
     await s.redis.config("RESETSTAT");
     for (const mode of ["auto", "once"] as const) {

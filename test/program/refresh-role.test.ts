@@ -37,6 +37,13 @@ test("a process with the role refresh keeps executions true, and the command lin
   );
   assert.match(slipway.output(), /instance 0\/1: found 50 executions in queue, will process assigned subset/);
 
+  const series = await (await fetch(`${slipway.url}/metrics`)).text();
+  assert.match(series, /^slipway_refresh_processed_total\{vendor="REPLICATION"\} [1-9]/m);
+  assert.match(series, /^slipway_refresh_slots_held 64$/m);
+  assert.match(series, /^slipway_refresh_instances 1$/m);
+  assert.match(series, /^slipway_refresh_queue_depth \d+$/m);
+  assert.match(series, /^slipway_refresh_marks_total\{result="queued"\} \d+$/m);
+
   const lines: string[] = [];
   const cli = {
     executions: new ExecutionStore(database),
