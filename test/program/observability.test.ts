@@ -99,10 +99,14 @@ test("/metrics is valid and has series of requests, bytes, storage, database, ca
   const slipway = await startSlipway(s, { env });
   await adminClient(slipway).pushImage("library/measured", "v1");
   await (await adminClient(slipway).request("/v2/library/measured/manifests/v1")).arrayBuffer();
-  const text = await until("the workers have series", async () => {
-    const answer = await (await fetch(`${slipway.url}/metrics`)).text();
-    return /^temporal_worker_task_slots_available\{/m.test(answer) ? answer : undefined;
-  });
+  const text = await until(
+    "the workers have series",
+    async () => {
+      const answer = await (await fetch(`${slipway.url}/metrics`)).text();
+      return /^temporal_worker_task_slots_available\{/m.test(answer) ? answer : undefined;
+    },
+    60_000,
+  );
   assertExposition(text);
   for (const series of [
     /^slipway_http_requests_total\{method="GET",route="manifest",status="200"\} [1-9]/m,
@@ -116,6 +120,8 @@ test("/metrics is valid and has series of requests, bytes, storage, database, ca
     /^slipway_catalog_cache_hits_total\{cache="manifests"\} /m,
     /^slipway_auth_passwords_verifications_total [1-9]/m,
     /^temporal_worker_task_slots_available\{/m,
+    /^slipway_refresh_queue_depth \d/m,
+    /^slipway_refresh_lag_seconds_count \d/m,
     /^slipway_process_resident_memory_bytes [1-9]/m,
   ]) {
     assert.ok(series.test(text), `no series ${String(series)}`);

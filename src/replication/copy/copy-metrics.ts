@@ -13,8 +13,8 @@ export function copyMetrics({ counters, lanes }: Pick<CopyServices, "counters" |
       samples: Object.entries({ copied, mounted, skipped }).map(([how, value]) => ({ value, labels: { how } })),
     },
     {
-      name: "slipway_replication_bytes_total",
-      help: "Bytes of blobs that were sent to targets.",
+      name: "slipway_replication_sent_bytes_total",
+      help: "Bytes of blobs that this worker sent to targets, of runs that go on too.",
       type: "counter",
       samples: [{ value: bytes }],
     },
