@@ -1,6 +1,7 @@
 /** The program with the role `refresh` alone, as production runs it, and what the command line tells of it. */
 import { test } from "node:test";
 import assert from "node:assert/strict";
+import { Redis } from "ioredis";
 import { runRefresh } from "../../src/cli/refresh.ts";
 import { Database } from "../../src/db/pool.ts";
 import { ExecutionStore } from "../../src/execution/execution-store.ts";
@@ -9,15 +10,22 @@ import { queryRefresh } from "../../src/temporal/refresh.ts";
 import { eventually, quietLogger } from "../support/maintenance.ts";
 import { countByStatus, openTestKv, seedExecutions, testRefresh } from "../support/refresh.ts";
 import { scope } from "../support/scope.ts";
+import { missingRedis, testRedisUrl } from "../support/services.ts";
 import { sharedServices, startSlipway } from "../support/slipway.ts";
 import { testNamespace } from "../support/temporal.ts";
 
-test("a process with the role refresh keeps executions true, and the command line shows it", async (t) => {
+test("a process with the role refresh keeps executions true, and the command line shows it", { skip: missingRedis() }, async (t) => {
   const end = scope(t);
   const { address, namespace, temporal } = await testNamespace(end);
   const services = await sharedServices(end);
+  // Another database of the server, as an earlier program may have had.
+  const oldRedisUrl = new URL("/7", await testRedisUrl()).href;
+  const old = new Redis(oldRedisUrl, { protocol: 2 });
+  end.after(() => old.disconnect());
+  await old.sadd("execution:status_outdate", "nonsense");
   const env = {
     ...services,
+    SLIPWAY_REFRESH_OLD_REDIS_URL: oldRedisUrl,
     TEMPORAL_ADDRESS: address,
     TEMPORAL_NAMESPACE: namespace,
     CORE_INSTANCE_TOTAL: "1",
@@ -44,6 +52,9 @@ test("a process with the role refresh keeps executions true, and the command lin
   assert.match(series, /^slipway_refresh_queue_depth \d+$/m);
   assert.match(series, /^slipway_refresh_marks_total\{result="queued"\} \d+$/m);
 
+  await eventually("old marks are drained", async () => (await refresh.drains.find()).malformed === 1);
+  assert.equal(await old.exists("execution:status_outdate"), 0);
+
   const lines: string[] = [];
   const cli = {
     executions: new ExecutionStore(database),
@@ -60,7 +71,7 @@ test("a process with the role refresh keeps executions true, and the command lin
   assert.equal(await runRefresh(["status"], cli), 0);
   assert.match(
     lines.join("\n"),
-    /^instance 0\/1 {2}64 slots {2}execution-refresh@\S+\nnothing waits\nexecution \d+ \(REPLICATION\) is set aside after 1 tries: it breaks$/,
+    /^instance 0\/1 {2}64 slots {2}execution-refresh@\S+\nnothing waits\nexecution \d+ \(REPLICATION\) is set aside after 1 tries: it breaks\nold marks are drain(?:ing|ed): 0 taken over, 1 malformed, \d passes$/,
   );
   assert.equal(await slipway.stop(), 0);
 });
