@@ -1,5 +1,7 @@
 /** Which mounts a process serves, by its roles. The only place where the HTTP surfaces meet the parts of the application. */
 import type { App } from "../src/app.ts";
+import { ContentList } from "../src/auth/content-list.ts";
+import type { Principal } from "../src/auth/principal.ts";
 import { RunFeed } from "../src/replication/run-feed.ts";
 import { RunFigures } from "../src/replication/run-figures.ts";
 import { addRunMetrics } from "../src/replication/run-metrics.ts";
@@ -120,6 +122,10 @@ function createHarborMount({ app, addresses, version, isDraining }: Surface): Mo
   const services = {
     auth: app.auth,
     projects: app.catalog.projects,
+    content: {
+      list: new ContentList(app.database),
+      deleteTag: (repository: string, tag: string, principal: Principal) => app.catalog.writer.deleteTag(repository, tag, { principal }),
+    },
     registries: createRegistryDirectory(store),
     addresses,
     clock: app.clock,

@@ -1,6 +1,7 @@
 /** The Harbor-shaped API: what is mounted at /api. */
 import { Router } from "express";
 import { identify } from "./access.ts";
+import { createContentRouter } from "./content.ts";
 import { jsonBody } from "./conventions.ts";
 import { answerHarborError } from "./errors.ts";
 import { createMembersRouter, createMetadatasRouter } from "./members.ts";
@@ -29,6 +30,7 @@ export function harborParts(services: HarborServices): Router[] {
     createSystemRouter(services),
     createUsersRouter(services),
     createProjectsRouter(services),
+    createContentRouter(services),
     createMembersRouter(services),
     createMetadatasRouter(services),
     createRobotsRouter(services),

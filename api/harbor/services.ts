@@ -1,4 +1,6 @@
 /** What the Harbor API is built from. */
+import type { ContentList } from "../../src/auth/content-list.ts";
+import type { Principal } from "../../src/auth/principal.ts";
 import type { Auth } from "../../src/auth/open-auth.ts";
 import type { ProjectStore } from "../../src/catalog/project-store.ts";
 import type { Clock } from "../../src/core/clock.ts";
@@ -23,6 +25,11 @@ export interface HarborServices {
     "authenticator" | "decisions" | "users" | "members" | "robots" | "robotSecrets" | "passwords" | "projectList" | "robotPrefix" | "config"
   >;
   readonly projects: ProjectStore;
+  readonly content: {
+    readonly list: ContentList;
+    /** False when there is no such tag. */
+    deleteTag(repository: string, tag: string, by: Principal): Promise<boolean>;
+  };
   readonly registries: RegistryDirectory | null;
   readonly addresses: Pick<ClientAddresses, "externalUrl" | "remoteAddress">;
   readonly clock: Clock;

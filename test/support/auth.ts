@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import type { Router } from "express";
+import { ContentList } from "../../src/auth/content-list.ts";
 import { createHarborRouter } from "../../api/harbor/harbor.ts";
 import { createClientAddresses } from "../../api/http/client-address.ts";
 import { silentObserver } from "../../api/http/observer.ts";
@@ -139,6 +140,7 @@ export async function startApi(t: Cleanable, parts: TestAuth, further: FurtherAp
           {
             auth,
             projects,
+            content: { list: new ContentList(parts.database), deleteTag: () => Promise.resolve(false) },
             registries: further.registries ?? null,
             addresses,
             clock,
