@@ -53,6 +53,8 @@ const DYNAMIC_CONFIG: Readonly<Record<string, string>> = {
   "history.transferProcessorMaxPollRPS": "2000",
   "history.timerProcessorMaxPollRPS": "2000",
   "history.visibilityProcessorMaxPollRPS": "2000",
+  // Otherwise the keys that keep a busy target or policy from holding up the others are ignored.
+  "matching.enableFairness": "true",
 };
 
 /** Returns once the ports are known; the server itself, which may need a download, comes up behind. */

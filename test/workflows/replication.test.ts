@@ -1,6 +1,7 @@
 /** Runs of replication on a real Temporal and a real Postgres: how they go on, wait, pause, stop and end. Planner and copier follow a script. */
 import { after, before, test } from "node:test";
 import assert from "node:assert/strict";
+import type { WorkflowHandle } from "@temporalio/client";
 import type { Database } from "../../src/db/pool.ts";
 import type { Execution } from "../../src/execution/execution-store.ts";
 import { eventually } from "../support/maintenance.ts";
@@ -187,8 +188,24 @@ test("the temporal service shows what a run is about", async () => {
   const described = await f.temporal.call(() => handle.describe());
   assert.match((await described.staticSummary()) ?? "", new RegExp(`^Replicates policy .* \\(execution ${id}\\)$`));
   assert.equal(described.memo?.["executionId"], id);
+  const policyId = String((await f.replication.runs.find(id))?.policyId);
+  const { BuildIds: _, ...found } = Object.fromEntries(described.typedSearchAttributes.getAll().map(({ key, value }) => [key.name, value]));
+  const expected = { PolicyId: policyId, SourceRegistry: "0", TargetRegistry: "0", TriggerKind: "manual", Outcome: "Success", Failed: 0 };
+  assert.deepEqual(found, expected);
+  assert.deepEqual(described.priority, { priorityKey: 2, fairnessKey: `policy ${policyId}`, fairnessWeight: 0 });
+  const history = await f.temporal.call(() => handle.fetchHistory());
+  const copy = history.events
+    ?.map((event) => event.activityTaskScheduledEventAttributes)
+    .find((scheduled) => scheduled?.activityType?.name === "copyReplicationBatch");
+  assert.deepEqual([copy?.priority?.priorityKey, copy?.priority?.fairnessKey], [2, "target 0"]);
+  assert.match(await currentDetails(handle), /Ended: \*\*Success\*\*/);
   assert.match(
     f.replication.control.workflowUrl(execution) ?? "",
     /^http:\/\/temporal\.test\/namespaces\/test-\w+\/workflows\/replication%2F\d+\/[\w-]+$/,
   );
 });
+
+/** What the workflow says of itself, as the Temporal UI asks for it. */
+async function currentDetails(handle: WorkflowHandle): Promise<string> {
+  return (await handle.query<{ currentDetails?: string }, []>("__temporal_workflow_metadata")).currentDetails ?? "";
+}
