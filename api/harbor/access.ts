@@ -41,7 +41,8 @@ export function requireLogin(request: Request): Principal {
 export async function requireSystemRight(services: Pick<HarborServices, "auth">, request: Request, right: Right): Promise<Principal> {
   const caller = callerOf(request);
   if (await services.auth.decisions.may(caller, null, right)) return caller;
-  throw refusal(caller);
+  // Harbor's whole text here is who was refused.
+  throw caller.kind === "anonymous" ? refusal(caller) : new SlipwayError("FORBIDDEN", { message: caller.name });
 }
 
 export async function requireRight(

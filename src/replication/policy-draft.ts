@@ -58,6 +58,10 @@ export function draftPolicy(input: PolicyInput, existing: Policy | null): Policy
   }
   const timezone = checkTimezone(additive(input.timezone, existing?.timezone, POLICY_DEFAULTS.timezone));
   const trigger = draftTrigger(input.trigger, timezone);
+  if (trigger?.type === "event_based" && input.sourceRegistryId !== LOCAL_REGISTRY_ID) {
+    // Harbor saves it, and it never runs.
+    throw invalid("event_based triggers follow the local registry, so src_registry must be empty");
+  }
   return {
     name: input.name,
     description: input.description,

@@ -145,6 +145,10 @@ test("policies are refused with the texts that clients of Harbor know, in its or
     [{ overlap: "maybe" }, "invalid overlap: maybe"],
     [{ overlap: "allow", single_active_replication: true }, "single_active_replication is the overlap skip"],
     [{ overlap: "skip", trigger: { type: "event_based" } }, "a policy on events takes the overlap queue-one or allow"],
+    [
+      { src_registry: { id: hub }, dest_registry: null, trigger: { type: "event_based" } },
+      "event_based triggers follow the local registry, so src_registry must be empty",
+    ],
     [{ destinations: [] }, "destinations must not be empty; null leaves dest_registry alone"],
     [{ destinations: [{ dest_registry: { id: hub + 7 } }] }, "dest_registry and the first of the destinations must be the same registry"],
     [{ destinations: [{ dest_registry: { id: hub } }, { dest_registry: { id: hub } }] }, "the destinations 1 and 2 are the same"],
