@@ -9,6 +9,7 @@ import { createPlanner } from "../src/replication/planning/create-planner.ts";
 import { EndWatch } from "../src/replication/runs/end-watch.ts";
 import { Reconciler } from "../src/replication/runs/reconciler.ts";
 import { repairMetrics } from "../src/replication/runs/repair-metrics.ts";
+import { announceRun } from "../src/replication/run-feed.ts";
 import { registerSecret } from "../src/telemetry/redact.ts";
 import type { ReplicationWorkflows } from "../src/temporal/replication.ts";
 
@@ -42,6 +43,7 @@ export async function createReplicationServices(app: App, workflows: Replication
     workflows,
     starter: replication.control,
     schedules: (signal) => mendSchedules(app, signal),
+    uploads: (signal) => copier.abandonUploads(null, signal),
     eventMaxAgeMs,
     logger,
   });
@@ -55,6 +57,7 @@ export async function createReplicationServices(app: App, workflows: Replication
     starter: replication.control,
     reconciler,
     eventMaxAgeMs,
+    announce: (executionId) => announceRun(kv, executionId),
     logger,
   };
 }

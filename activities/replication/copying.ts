@@ -24,6 +24,7 @@ export function copyingActivities(services: ReplicationServices) {
           if (outcome === null) return { again: [], succeeded: 0, failed: 0, isOver: true };
           // Settled here, the execution is final with its last batch.
           await services.executions.settle([executionId]);
+          services.announce(executionId);
           return { ...outcome, isOver: false };
         },
       ),

@@ -54,7 +54,8 @@ export function planningActivities(services: ReplicationServices) {
               await afterRun(services, request);
               return { ...step, closed: toClosed(ended) };
             })
-            .then(async (step) => step ?? closedStep(await closed(services, request))),
+            .then(async (step) => step ?? closedStep(await closed(services, request)))
+            .finally(() => services.announce(request.executionId)),
       );
     },
 
@@ -99,6 +100,7 @@ async function settle({ executions, books }: ReplicationServices, executionId: n
 
 async function closed(services: ReplicationServices, request: ReplicationRequest): Promise<RunClosed> {
   await afterRun(services, request);
+  services.announce(request.executionId);
   const execution = await services.executions.find(request.executionId);
   if (execution === null) return { status: "Stopped", message: "the execution was removed", succeeded: 0, failed: 0 };
   return toClosed(execution);
@@ -109,7 +111,7 @@ async function closed(services: ReplicationServices, request: ReplicationRequest
  * does it.
  */
 async function afterRun(
-  { events, runs, workflows, books, eventMaxAgeMs, logger }: ReplicationServices,
+  { events, runs, workflows, books, copier, eventMaxAgeMs, logger }: ReplicationServices,
   { executionId, policyId }: ReplicationRequest,
 ): Promise<void> {
   try {
@@ -117,6 +119,7 @@ async function afterRun(
     await events.release(executionId, eventMaxAgeMs);
     if ((await runs.waiting(policyId)) !== null) await workflows.triggerWaiting(policyId);
     else if (await events.isDue(policyId)) await workflows.triggerEvents(policyId, 0);
+    await copier.abandonUploads(executionId, Context.current().cancellationSignal);
   } catch (error) {
     logger.warn({ execution: executionId, policy: policyId, error }, "what follows a run is left to the reconciler");
   }

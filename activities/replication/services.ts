@@ -24,5 +24,7 @@ export interface ReplicationServices {
   readonly starter: Pick<ReplicationRuns, "start" | "startWaiting">;
   readonly reconciler: Pick<Reconciler, "run">;
   readonly workflows: Pick<ReplicationWorkflows, "triggerWaiting" | "triggerEvents">;
+  /** Tells those who watch a run that it changed. */
+  readonly announce: (executionId: number) => void;
   readonly logger: Logger;
 }

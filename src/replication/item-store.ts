@@ -169,6 +169,8 @@ interface ItemRow {
 /** `ItemStore.plan` inside a transaction that has more to do. */
 export async function planTasks(tx: Queryable, executionId: number, drafts: readonly TaskDraft[]): Promise<PlannedTask[]> {
   if (drafts.length === 0) return [];
+  // A stop waits until these can be seen, or is seen here: otherwise they would stay open under an execution that is over.
+  await tx.query("SELECT 1 FROM executions WHERE id = $1 FOR SHARE", [executionId]);
   const added = await addTasks(tx, executionId, drafts);
   await addItems(tx, executionId, { drafts, added });
   const known = await tx.query<PlannedTask>("SELECT id, key FROM tasks WHERE execution_id = $1 AND key = ANY ($2)", [

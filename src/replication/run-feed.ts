@@ -21,6 +21,11 @@ export function runMessages(ids: readonly number[]): string[] {
   return starts.map((start) => ids.slice(start, start + IDS).join(","));
 }
 
+/** Tells every process that something about the run changed; a lost message costs a moment. */
+export function announceRun(kv: Pick<Kv, "publish">, executionId: number): void {
+  kv.publish(RUN_CHANNEL, String(executionId)).catch(() => undefined);
+}
+
 export type RunListener = (found: { readonly detail: RunDetail | null } | { readonly error: unknown }) => void;
 
 export interface RunFeedParts {
@@ -79,9 +84,8 @@ export class RunFeed {
     this.#limits = { ...DEFAULT_RUN_FEED_LIMITS, ...limits };
   }
 
-  /** Tells every process that something about the run changed; a lost message costs a moment. */
   announce(executionId: number): void {
-    this.#parts.kv.publish(RUN_CHANNEL, String(executionId)).catch(() => undefined);
+    announceRun(this.#parts.kv, executionId);
   }
 
   /** The listener hears of every reading until the returned function is called. */

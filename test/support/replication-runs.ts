@@ -136,6 +136,7 @@ export function startReplicationWorkers(parts: RunsParts): RunningRuns {
     workflows,
     starter: replication.control,
     schedules: () => Promise.resolve(0),
+    uploads: () => Promise.resolve(0),
     eventMaxAgeMs,
     logger: testLogger,
     graceMs: parts.graceMs ?? 30_000,
@@ -149,6 +150,7 @@ export function startReplicationWorkers(parts: RunsParts): RunningRuns {
     reconciler,
     workflows,
     eventMaxAgeMs,
+    announce: () => undefined,
     logger: testLogger,
     ...parts.replace,
   };
@@ -218,6 +220,7 @@ function scriptedPlanner({ items }: Replication, database: Database): Planner {
 
 function scriptedCopier({ tasks, items }: Replication, database: Database): Copier {
   return {
+    abandonUploads: () => Promise.resolve(0),
     async copyBatch({ executionId, tasks: ids, round }, signal) {
       const script = await scriptOf(database, executionId);
       await note(database, executionId, "copy", { tasks: ids, round });

@@ -8,4 +8,6 @@ export interface Copier {
    * was stopped; and what its own database says.
    */
   copyBatch(request: BatchRequest, signal: AbortSignal): Promise<BatchOutcome>;
+  /** Cancels at their targets the uploads that one stopped run left, or all of them: a paused one has nobody at work who could. How many there were. */
+  abandonUploads(executionId: number | null, signal: AbortSignal): Promise<number>;
 }

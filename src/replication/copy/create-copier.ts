@@ -4,7 +4,9 @@ import { isSlipwayError, SlipwayError, toSlipwayError } from "../../core/errors.
 import type { MetricFamily } from "../../telemetry/metrics.ts";
 import type { TaskChange } from "../../execution/task-store.ts";
 import type { WorkTask } from "../item-store.ts";
+import { announceRun } from "../run-feed.ts";
 import type { BatchOutcome, BatchRequest, TaskAgain } from "../plan/run.ts";
+import { abandonAt, abandonUploads } from "./abandon.ts";
 import { loadBatch } from "./batch-load.ts";
 import type { LoadedBatch } from "./batch-load.ts";
 import { Batch } from "./batch.ts";
@@ -39,6 +41,7 @@ export function createCopier(options: CopierOptions): OpenCopier {
   timer.unref();
   return {
     copyBatch: (request, signal) => new BatchRun(services, request, signal).run(),
+    abandonUploads: (executionId, signal) => abandonUploads(services, executionId, signal),
     metrics: () => copyMetrics(services),
     close: async () => {
       clearInterval(timer);
@@ -107,6 +110,7 @@ class BatchRun {
       logs,
       logger: options.logger,
       onTick: () => this.#services.watchSpeed(executionId, governor),
+      announce: () => announceRun(options.kv, executionId),
     });
     const batch = new Batch({ services: this.#services, request: this.#request, loaded, reporter, signal: this.#signal });
     try {
@@ -152,7 +156,7 @@ class BatchRun {
 
   /** Uploads of a run that was stopped are cancelled at their targets; those of a paused run or a worker that shuts down are continued. */
   async #abandonIfStopped(loaded: LoadedBatch): Promise<void> {
-    const { executions, uploads, options } = this.#services;
+    const { executions, options } = this.#services;
     const { executionId } = this.#request;
     const deadline = AbortSignal.timeout(ABANDON_MS);
     try {
@@ -160,9 +164,7 @@ class BatchRun {
       if (execution !== null && execution.endedAt === null) return;
       for (const target of loaded.targets.values()) {
         if (target instanceof SlipwayError) continue;
-        const { adapter, registryId } = target;
-        const left = await uploads.takeAll(executionId, registryId, adapter.host);
-        await Promise.allSettled(left.map(({ repository, session }) => adapter.cancelUpload(repository, session, deadline)));
+        await abandonAt(this.#services, { executionId, adapter: target.adapter }, deadline);
       }
     } catch (error) {
       options.logger.warn({ error, executionId }, "uploads of a stopped run could not be cancelled");

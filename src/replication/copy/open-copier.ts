@@ -10,7 +10,7 @@ import type { UploadTuning } from "./upload.ts";
 
 export interface CopierOptions {
   readonly database: Database;
-  readonly kv: Pick<Kv, "increment">;
+  readonly kv: Pick<Kv, "increment" | "publish">;
   readonly encryption: Encryption;
   readonly adapters: AdapterFactory;
   readonly policies: { find(id: number): Promise<Policy | null> };

@@ -14,6 +14,8 @@ export interface ReporterOptions {
   readonly logger: Logger;
   /** With each tick: looks for a new speed. */
   readonly onTick: () => Promise<void>;
+  /** Something was written that those who watch the run want to see. */
+  readonly announce: () => void;
 }
 
 type Counted = "bytesTotal" | "bytesCopied" | "bytesMounted" | "bytesSkipped";
@@ -82,6 +84,7 @@ export class Reporter {
     if (Object.values(figures).every((bytes) => bytes === 0)) return;
     this.#figures = noFigures();
     await this.#options.runs.addFigures(this.#options.executionId, figures satisfies RunFigures);
+    this.#options.announce();
   }
 
   async #write(): Promise<void> {

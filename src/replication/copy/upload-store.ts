@@ -65,6 +65,16 @@ export class UploadStore {
     ]);
   }
 
+  /** Where runs that were stopped have some: one of them, or any. */
+  async ofStopped(executionId: number | null): Promise<{ readonly executionId: number; readonly registryId: number }[]> {
+    const { rows } = await this.#db.query<{ execution_id: number; registry_id: number }>(
+      `SELECT DISTINCT u.execution_id, u.registry_id FROM copy_uploads u JOIN executions e ON e.id = u.execution_id
+        WHERE e.status = 'Stopped' AND ($1::bigint IS NULL OR e.id = $1) LIMIT 100`,
+      [executionId],
+    );
+    return rows.map((row) => ({ executionId: row.execution_id, registryId: row.registry_id }));
+  }
+
   /** Of a run that was ended; taken out in the same step, so that they are cancelled once. */
   async takeAll(executionId: number, registryId: number, host: string): Promise<KeptUpload[]> {
     const { rows } = await this.#db.query<UploadRow>("DELETE FROM copy_uploads WHERE execution_id = $1 AND registry_id = $2 RETURNING *", [

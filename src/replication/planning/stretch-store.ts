@@ -120,6 +120,8 @@ export class StretchStore {
 
 /** The row stays locked until the transaction ends: of two that plan the same, one waits here and then finds that it may not. */
 async function hold(tx: Queryable, right: PlanningRight): Promise<void> {
+  // The execution first, as whoever stops it takes them.
+  await tx.query("SELECT 1 FROM executions WHERE id = $1 FOR SHARE", [right.executionId]);
   const { rows } = await tx.query("SELECT 1 FROM replication_runs WHERE execution_id = $1 AND planning_token = $2 FOR UPDATE", [
     right.executionId,
     right.token,

@@ -21,6 +21,8 @@ export interface ReconcileReport {
   /** Policies for which a run was asked for, since changes had been left lying. */
   readonly triggered: number;
   readonly schedules: number;
+  /** Uploads of stopped runs that were cancelled at their targets. */
+  readonly uploads: number;
   /** Steps that failed; they are tried again next time. */
   readonly problems: number;
 }
@@ -37,6 +39,8 @@ export interface ReconcilerOptions {
   readonly events: Pick<EventStore, "policiesDue" | "heldByEnded" | "release" | "depth">;
   readonly starter: Pick<ReplicationRuns, "beginPending" | "cancelStopped" | "startWaiting">;
   readonly workflows: Pick<ReplicationWorkflows, "state" | "triggerEvents" | "signal">;
+  /** Cancels at their targets the uploads that stopped runs left; how many. */
+  readonly uploads: (signal: AbortSignal) => Promise<number>;
   /** Makes the schedules agree with the policies; the number that had to be mended. */
   readonly schedules: (signal: AbortSignal) => Promise<number>;
   readonly eventMaxAgeMs: number;
@@ -78,10 +82,12 @@ export class Reconciler {
     const steps: [keyof Omit<Counts, "problems">, (signal: AbortSignal) => Promise<number>][] = [
       ["cancelled", () => this.#cancelStopped()],
       ["ended", (stop) => this.#endLost(stop)],
+      ["ended", () => this.#options.books.endLeftOpen(BATCH)],
       ["started", (stop) => this.#startLost(stop)],
       ["dequeued", (stop) => this.#startWaiting(stop)],
       ["triggered", (stop) => this.#followChanges(stop)],
       ["schedules", (stop) => this.#options.schedules(stop)],
+      ["uploads", (stop) => this.#options.uploads(stop)],
     ];
     for (const [name, step] of steps) {
       signal.throwIfAborted();
@@ -181,5 +187,5 @@ export class Reconciler {
 }
 
 function nothing(): Counts {
-  return { started: 0, ended: 0, cancelled: 0, dequeued: 0, triggered: 0, schedules: 0, problems: 0 };
+  return { started: 0, ended: 0, cancelled: 0, dequeued: 0, triggered: 0, schedules: 0, uploads: 0, problems: 0 };
 }

@@ -32,7 +32,7 @@ export function repairMetrics(reconciler: Pick<Reconciler, "totals" | "changes">
     },
     {
       name: "slipway_replication_mended_total",
-      help: "What reconciliations mended: lost starts, runs whose workflow was gone, stops that had not arrived, queued runs and changes left lying, schedules.",
+      help: "What reconciliations mended: lost starts, runs whose workflow was gone, stops that had not arrived, queued runs and changes left lying, schedules, uploads of stopped runs.",
       type: "counter",
       samples: Object.entries(mended).map(([what, value]) => ({ value, labels: { what } })),
     },

@@ -49,6 +49,7 @@ export interface ReplicationRunsOptions {
 }
 
 export const SKIPPED_TEXT = "Execution skipped: active replication still in progress.";
+const RETRY_AFTER_SECONDS = 5;
 /** How long a start waits for a run that is over in the books and still holds its id. */
 const CLOSING_MS = 8_000;
 const CLOSING_LOOKS = { baseMs: 50, capMs: 500 } as const;
@@ -260,7 +261,12 @@ export class ReplicationRuns {
       if (!(await workflows.signal(address, paused ? "pause" : "resume"))) throw over(executionId);
     } catch (error) {
       if (changed) await books.setPaused(executionId, !paused);
-      throw error;
+      if (!isSlipwayError(error, "TEMPORAL_UNAVAILABLE")) throw error;
+      throw new SlipwayError("TEMPORAL_UNAVAILABLE", {
+        message: `the workflow service is not available: execution ${executionId} stays as it is; ${paused ? "pause" : "resume"} it when the service is back, or stop it now`,
+        retryAfterSeconds: error.retryAfterSeconds ?? RETRY_AFTER_SECONDS,
+        cause: error,
+      });
     }
   }
 

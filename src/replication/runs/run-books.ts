@@ -157,6 +157,19 @@ export class RunBooks {
     await this.#database.transaction((tx) => endTasks(tx, executionId, end));
   }
 
+  /** Ends what stayed open under executions that ended within the last hours; how many of these there were. */
+  async endLeftOpen(limit: number): Promise<number> {
+    const { rows } = await this.#database.query<{ id: number; status: "Stopped" | "Error" }>(
+      `SELECT e.id, CASE e.status WHEN 'Stopped' THEN 'Stopped' ELSE 'Error' END AS status FROM executions e
+        WHERE e.vendor = $1 AND e.ended_at > now() - interval '6 hours' AND EXISTS (
+          SELECT 1 FROM tasks t WHERE t.execution_id = e.id AND (task_status_rank(t.status) < 3 OR t.retry_at IS NOT NULL))
+        LIMIT $2`,
+      [vendors.replication, limit],
+    );
+    for (const { id, status } of rows) await this.endOpen(id, { status, message: "the execution was over already" });
+    return rows.length;
+  }
+
   /** Gives up some tasks of a run that goes on. */
   async failTasks(taskIds: readonly number[], revision: number, message: string): Promise<void> {
     await this.#database.transaction(async (tx) => {

@@ -121,7 +121,7 @@ test("replication is started, steered and tried again", async (t) => {
 });
 
 test("a start is kept, and says so, while the workflow service is away", async (t) => {
-  const { api, database } = await startReplicationApi(t);
+  const { api, database, replication } = await startReplicationApi(t);
   const policy = await addPolicy(database, "nightly");
   const refused = await api.request("POST", EXECUTIONS, { as: "root", body: { policy_id: policy } });
   assert.equal(refused.status, 503);
@@ -136,4 +136,13 @@ test("a start is kept, and says so, while the workflow service is away", async (
   const stopped = await api.request("PUT", location, { as: "root" });
   assert.equal(stopped.status, 200, "what has not begun is stopped without the service");
   assert.equal((await api.request("GET", location, { as: "root" })).json.status, "Stopped");
+
+  const { id: running } = await replication.executions.create({ vendor: "REPLICATION", vendorId: policy, trigger: "manual" });
+  await replication.runs.create({ executionId: running, policyId: policy, kind: "copy" });
+  await replication.executions.adopt(running, { workflowId: `replication/${policy}`, runId: "run" });
+  const paused = await api.request("POST", `${EXECUTIONS}/${running}/pause`, { as: "root" });
+  assert.equal(paused.status, 503);
+  assert.ok(Number(paused.headers.get("retry-after")) > 0);
+  assert.match(paused.json.errors[0].message, /^the workflow service is not available: execution \d+ stays as it is; pause it when/);
+  assert.equal((await api.request("GET", `${EXECUTIONS}/${running}`, { as: "root" })).json.state, "Running");
 });

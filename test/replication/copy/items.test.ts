@@ -8,9 +8,10 @@ import { KnownStore } from "../../../src/replication/known-store.ts";
 import { fail, sha256 } from "../../support/fake-answers.ts";
 import { OCI_INDEX, OCI_MANIFEST, startFakeRegistry } from "../../support/fake-registry.ts";
 import type { FakeRegistry } from "../../support/fake-registry.ts";
+import { startFaultProxy } from "../../support/fault-proxy.ts";
 import { eventually } from "../../support/maintenance.ts";
 import { SOURCE_ID, startCopier } from "./setting.ts";
-import type { CopierSetting } from "./setting.ts";
+import type { CopierSetting, CopyTest } from "./setting.ts";
 
 const REPOSITORY = "team/app";
 
@@ -152,7 +153,7 @@ test("what arrived is known afterwards, and told in the task's log", async (t) =
   assert.match(rows[0]?.line ?? "", /^team\/app:v1 to team\/app copied; 2 blobs copied/);
 });
 
-async function interrupt(t: TestContext, stop: boolean) {
+async function interrupt(t: TestContext, stop: boolean, later?: (setting: CopyTest, executionId: number) => Promise<void>) {
   const { source, target, setting } = await start(t, { options: { tuning: { chunkBytes: 100_000 } } });
   source.putImage(REPOSITORY, "v1", [randomBytes(350_000)]);
   let held = false;
@@ -176,6 +177,7 @@ async function interrupt(t: TestContext, stop: boolean) {
   abort.abort();
   await assert.rejects(copying, (error) => isSlipwayError(error, "CANCELLED"));
   assert.ok(Date.now() - begun < 5_000);
+  await later?.(setting, executionId);
   const { rows } = await setting.database.query<{ session: string }>("SELECT session FROM copy_uploads");
   const cancelled = target.calls.filter((call) => call.method === "DELETE").length;
   const claims = await setting.database.query<{ count: number }>("SELECT count(*) AS count FROM copy_claims");
@@ -190,6 +192,18 @@ test("a paused run keeps them, sealed, for whoever goes on", async (t) => {
   const { kept, cancelled, claims } = await interrupt(t, false);
   assert.deepEqual([kept.length, cancelled, claims], [1, 0, 0]);
   assert.doesNotMatch(kept[0]?.session ?? "", /uploads|_state/);
+});
+
+test("what a paused run kept is cancelled when that is stopped, by whoever comes by", async (t) => {
+  const signal = AbortSignal.timeout(20_000);
+  const found: number[] = [];
+  const stop = async ({ copier, executions }: CopyTest, executionId: number): Promise<void> => {
+    found.push(await copier.abandonUploads(executionId, signal), await copier.abandonUploads(null, signal));
+    await executions.end(executionId, "Stopped", "stopped by a person");
+    found.push(await copier.abandonUploads(null, signal));
+  };
+  assert.deepEqual(await interrupt(t, false, stop), { kept: [], cancelled: 1, claims: 0 });
+  assert.deepEqual(found, [0, 0, 1], "nothing while it may go on");
 });
 
 test("no target gets more than half of a worker's batches", async (t) => {
@@ -208,4 +222,23 @@ test("no target gets more than half of a worker's batches", async (t) => {
   assert.deepEqual((await setting.item(second.executionId, "v1")).attempts, 0);
   release();
   assert.equal((await first).outcome.succeeded, 1);
+});
+
+test("a destination that takes its time does not hold up another that gets the same", async (t) => {
+  const [source, fast, slow] = [await startFakeRegistry(t), await startFakeRegistry(t), await startFakeRegistry(t)];
+  const lane = await startFaultProxy(t, slow);
+  const layers = [randomBytes(300_000), randomBytes(300_000)];
+  source.putImage(REPOSITORY, "v1", layers);
+  // Every answer comes late.
+  lane.set({ delayMs: 800 });
+  const registries = { [SOURCE_ID]: { url: source.url }, 2: { url: fast.url }, 3: { url: lane.url } };
+  const setting = await startCopier(t, { registries });
+  const executionId = await setting.run();
+  const tasks = await setting.plan(executionId, { repository: REPOSITORY, tags: ["v1"], targets: [2, 3] });
+  const copying = setting.copier.copyBatch({ executionId, tasks, round: 1 }, new AbortController().signal);
+  await eventually("the fast one has the tag", () => Promise.resolve(fast.repository(REPOSITORY).tags.has("v1")), 20_000);
+  assert.equal(slow.repository(REPOSITORY).tags.has("v1"), false, "the slow one is still being served");
+  lane.set({ delayMs: 0 });
+  assert.deepEqual(await copying, { again: [], succeeded: 2, failed: 0 });
+  assert.equal(slow.repository(REPOSITORY).tags.get("v1"), source.repository(REPOSITORY).tags.get("v1"));
 });

@@ -19,7 +19,7 @@ test("what comes into the local registry and goes out of it again is the same, l
   const [from, to] = [await startFakeRegistry(t), await startFakeRegistry(t)];
   const [sourceId, targetId] = [await setting.addRegistry({ url: from.url }), await setting.addRegistry({ url: to.url })];
   const folder = await tempDir(t, "copy-staging-");
-  const kv = { increment: () => Promise.resolve(0) };
+  const kv = { increment: () => Promise.resolve(0), publish: () => Promise.resolve() };
   const plans = new Plans(database);
   const copy = async (source: number, target: number, repository: string): Promise<void> => {
     const tuning = { chunkBytes: 500_000, divideBytes: 400_000, rangeBytes: 200_000 };

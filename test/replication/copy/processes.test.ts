@@ -12,7 +12,7 @@ import { eventually } from "../../support/maintenance.ts";
 import { startStoreProcess } from "../../support/store-process.ts";
 import { tempDir } from "../../support/temp.ts";
 import { missingTool } from "../../support/tools.ts";
-import { SOURCE_ID, startCopier } from "./setting.ts";
+import { POLICY_ID, SOURCE_ID, startCopier } from "./setting.ts";
 import type { CopierSetting } from "./setting.ts";
 
 const CHILD = fileURLToPath(new URL("copy-child.ts", import.meta.url));
@@ -101,27 +101,41 @@ test("two processes bring what their repositories share once", async (t) => {
   assert.equal(mounted, 36);
 });
 
-test("the speed of a policy holds over processes, and may change on the way", async (t) => {
-  const source = await startFakeRegistry(t);
-  const target = await startFakeRegistry(t);
+async function slowly(t: TestContext, { size, speedKb }: { readonly size: number; readonly speedKb: number }) {
+  const [source, target] = [await startFakeRegistry(t), await startFakeRegistry(t)];
   const registries = { [SOURCE_ID]: { url: source.url }, 2: { url: target.url } };
   const test = await startCopier(t, { registries });
+  await test.database.query(
+    "INSERT INTO replication_policies (id, name, trigger_type, speed_kb) OVERRIDING SYSTEM VALUE VALUES ($1, 'slow', 'manual', $2)",
+    [POLICY_ID, speedKb],
+  );
   const executionId = await test.run();
-  const speedKb = 8_000;
-  await test.runs.setSpeed(executionId, speedKb);
-  const size = 2_000_000;
-  const batches: number[][] = [];
+  const children = [];
   for (let index = 0; index < 2; index += 1) {
     source.putImage(`team/app${index}`, "v1", [randomBytes(size)]);
-    batches.push(await test.plan(executionId, { repository: `team/app${index}`, tags: ["v1"], targets: [2] }));
+    const tasks = await test.plan(executionId, { repository: `team/app${index}`, tags: ["v1"], targets: [2] });
+    children.push(startChild(t, { databaseUrl: test.databaseUrl, folder: test.folder, setting: { registries }, executionId, tasks }));
   }
-  const order = { databaseUrl: test.databaseUrl, folder: test.folder, setting: { registries }, executionId };
-  const children = batches.map((tasks) => startChild(t, { ...order, tasks }));
   for (const child of children) await child.next();
   const begun = Date.now();
-  for (const child of children) await child.next();
-  const seconds = (Date.now() - begun) / 1000;
-  const pace = (2 * size) / seconds;
-  // The first second may have begun before the first byte, and the last slices may be less than full.
-  assert.ok(pace < speedKb * 128 * 1.7, `${Math.round(pace)} bytes a second, allowed ${speedKb * 128}`);
+  const ended = Promise.all(children.map((child) => child.next())).then(() => (Date.now() - begun) / 1000);
+  return { test, executionId, ended };
+}
+
+test("the speed of a policy is one ceiling over all workers", async (t) => {
+  const [size, speedKb] = [4_000_000, 8_000];
+  const { ended } = await slowly(t, { size, speedKb });
+  const pace = (2 * size) / (await ended);
+  assert.ok(pace < speedKb * 128 * 1.2, `${Math.round(pace)} bytes a second, allowed ${speedKb * 128}`);
+});
+
+test("a run under way takes over a new speed of its policy, and then one of its own", async (t) => {
+  const { test, executionId, ended } = await slowly(t, { size: 2_000_000, speedKb: 400 });
+  const copied = async (): Promise<number> => (await test.figures(executionId)).bytesCopied;
+  await eventually("the first bytes go, slowly", async () => (await copied()) > 0);
+  // At 51,200 bytes a second the rest would take more than a minute.
+  await test.database.query("UPDATE replication_policies SET speed_kb = 8000 WHERE id = $1", [POLICY_ID]);
+  await eventually("the policy's new speed is felt", async () => (await copied()) > 1_000_000, 15_000);
+  await test.runs.setSpeed(executionId, 0);
+  assert.ok((await ended) < 30);
 });

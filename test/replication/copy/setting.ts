@@ -48,7 +48,7 @@ export interface CopierSetting {
 }
 
 /** What a process needs to copy; a child process builds the same from the same values. */
-export function buildCopier(setting: CopierSetting, parts: { database: Database; kv: Pick<Kv, "increment">; folder: string }) {
+export function buildCopier(setting: CopierSetting, parts: { database: Database; kv: Pick<Kv, "increment" | "publish">; folder: string }) {
   const pool = new UpstreamPool({ probeIntervalMs: 200, probeMs: 500, reserve: 0, ...setting.pool });
   const policy = makePolicy(setting.policy);
   const copier = createCopier({
