@@ -49,6 +49,9 @@ export interface ConnectionsOptions {
  */
 const CLASS_TTL_MS = 24 * 3_600_000;
 
+/** Of a body that is not read at once: more than one read of a socket, so that not every chunk stops the socket. */
+const BUFFER_BYTES = 256 * 1024;
+
 type Undici = typeof undiciModule;
 
 /** With the first call to another registry: a process that only serves its own content does without it, which saves 25 MB. */
@@ -83,6 +86,7 @@ export class Connections {
       headersTimeout: request.firstByteMs,
       bodyTimeout: request.idleBodyMs,
       signal: request.signal ?? null,
+      highWaterMark: BUFFER_BYTES,
       // undici closes a connection after each HEAD, for servers that wrongly send a body. A handshake for every tag that is looked at costs more than
       // the connection that such a server breaks; what was asked on it is asked again.
       ...(request.method === "HEAD" ? { reset: false } : {}),

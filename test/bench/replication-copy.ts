@@ -1,15 +1,14 @@
 /**
  * A full copy and a run that finds nothing to do, registry to registry, beside regsync, crane, skopeo and oras where they are installed (on the PATH or in the folder
  * that SLIPWAY_BENCH_PEERS names): wall time and requests by kind. Source and target are docker-registry behind gates that count and delay; each tool gets a fresh target.
- * `node test/bench/replication-copy.ts [rounds] [delay ms] [repositories] [MB of a large layer]`, with SLIPWAY_TEST_DATABASE_URL set.
- * Full size: 4 0 20 100, and 3 20 5 100.
+ * `node test/bench/replication-copy.ts [rounds] [delay ms] [repositories] [MB of a large layer] [peers, with commas]`. Full size: 4 0 20 100, and 3 20 5 100.
  */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { tempDir } from "../support/temp.ts";
 import { mustRun } from "../support/tools.ts";
 import { median } from "./http-load.ts";
-import { bench, benchScope, requestsText, startGate, startUpstream, totalRequests } from "./proxy-setting.ts";
+import { bench, benchScope, cpuOf, requestsText, startGate, startUpstream, totalRequests } from "./proxy-setting.ts";
 import type { GateCounts } from "./proxy-gate.ts";
 import type { Gate, Upstream } from "./proxy-setting.ts";
 import { fillRegistry, findPeer, missingTags, startReplication } from "./replication-setting.ts";
@@ -19,6 +18,7 @@ const ROUNDS = Number(process.argv[2] ?? 2);
 const DELAY_MS = Number(process.argv[3] ?? 0);
 const REPOSITORIES = Number(process.argv[4] ?? 20);
 const LARGE_MB = Number(process.argv[5] ?? 100);
+const PEERS = (process.argv[6] ?? "crane,regsync,skopeo").split(",");
 
 interface Sides {
   readonly source: Gate;
@@ -31,6 +31,8 @@ interface Tool {
   readonly name: string;
   /** Seconds of one run; the second run of the same sides finds nothing to do. */
   prepare(sides: Sides): Promise<() => Promise<number>>;
+  /** CPU seconds so far, where the tool is a process that stays. */
+  cpu?(): number;
 }
 
 interface Sample {
@@ -52,6 +54,7 @@ function timed(work: () => Promise<unknown>): () => Promise<number> {
 function peers(): Tool[] {
   const tools: Tool[] = [];
   const add = (program: string, name: string, prepare: (path: string, sides: Sides) => Promise<() => Promise<unknown>>): void => {
+    if (!PEERS.includes(program)) return;
     const path = findPeer(program);
     if (path === null) console.log(`${name}: not installed`);
     else tools.push({ name, prepare: async (sides) => timed(await prepare(path, sides)) });
@@ -72,7 +75,7 @@ function peers(): Tool[] {
   add("skopeo", "skopeo sync, one run per repository", async (path, { source, target, filled }) => async () => {
     for (const name of repositoriesOf(filled)) {
       const project = name.split("/")[0] ?? "";
-      const flags = ["--src", "docker", "--dest", "docker", "--src-tls-verify=false", "--dest-tls-verify=false"];
+      const flags = ["--src", "docker", "--dest", "docker", "--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests"];
       await mustRun(path, ["sync", ...flags, `${host(source)}/${name}`, `${host(target)}/${project}`], LONG);
     }
   });
@@ -85,6 +88,7 @@ function ours(api: ReplicationApi): Tool {
   let runs = 0;
   return {
     name: "slipway",
+    cpu: () => cpuOf(api.running.child.pid),
     async prepare({ source, target }) {
       runs += 1;
       const from = await api.registry(`source-${runs}`, source.url);
@@ -110,7 +114,15 @@ await bench(async (t) => {
   const tools = [ours(api), ...peers()];
   const samples = new Map<string, Sample[]>(tools.map((tool) => [tool.name, []]));
   for (let round = 0; round < ROUNDS; round += 1) {
-    for (const tool of tools) samples.get(tool.name)?.push(await sample(tool, { source, filled, isFirst: round === 0 }));
+    for (const tool of tools) {
+      try {
+        samples.get(tool.name)?.push(await sample(tool, { source, filled, isFirst: round === 0 }));
+      } catch (error) {
+        // A peer that cannot do it is left out; ours must.
+        if (tool === tools[0]) throw error;
+        console.log(`${tool.name}: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
   }
   report(samples);
 });
@@ -124,12 +136,15 @@ async function sample(tool: Tool, options: { source: Gate; filled: Filled; isFir
     await target.set({ delayMs: DELAY_MS });
     const run = await tool.prepare({ source, target, filled, folder: await tempDir(scope, "slipway-bench-copy-") });
     await Promise.all([source.take(), target.take()]);
+    const before = tool.cpu?.() ?? 0;
     const full = await run();
+    const cpu = tool.cpu ? `, ${(tool.cpu() - before).toFixed(2)} s of CPU` : "";
     const copied = await Promise.all([source.take(), target.take()] as const);
     const wrong = await missingTags(registry, filled.tags);
     if (wrong.length > 0) throw new Error(`${tool.name}: ${wrong.length} tags are missing or wrong, such as ${wrong[0]}`);
     const nothing = await run();
     const looked = await Promise.all([source.take(), target.take()] as const);
+    console.log(`${tool.name}: full ${full.toFixed(2)} s${cpu}, no-op ${nothing.toFixed(2)} s`);
     if (isFirst) {
       const sum = (counts: readonly GateCounts[]): number => counts.reduce((total, each) => total + totalRequests(each), 0);
       console.log(`\n${tool.name}: full ${sum(copied)} requests, no-op ${sum(looked)}`);
@@ -143,12 +158,14 @@ async function sample(tool: Tool, options: { source: Gate; filled: Filled; isFir
 }
 
 function report(samples: ReadonlyMap<string, readonly Sample[]>): void {
-  const rows = [...samples].map(([name, list]) => ({
-    name,
-    full: median(list.map((each) => each.full)),
-    nothing: median(list.map((each) => each.nothing)),
-    all: list.map((each) => each.full.toFixed(1)).join(" "),
-  }));
+  const rows = [...samples]
+    .filter(([, list]) => list.length > 0)
+    .map(([name, list]) => ({
+      name,
+      full: median(list.map((each) => each.full)),
+      nothing: median(list.map((each) => each.nothing)),
+      all: list.map((each) => each.full.toFixed(1)).join(" "),
+    }));
   const best = Math.min(...rows.slice(1).map((row) => row.full));
   console.log(`\n| tool | full copy, s | all | no-op, s | full against the best peer |\n|---|---|---|---|---|`);
   for (const { name, full, nothing, all } of rows) {

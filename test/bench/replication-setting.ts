@@ -115,7 +115,7 @@ export async function startReplication(t: Cleanable, options: SlipwayOptions = {
       ...STARTED_AS,
       ...temporal,
       ...services,
-      NODE_OPTIONS: STARTED_WITH.join(" "),
+      NODE_OPTIONS: [...STARTED_WITH, process.env["SLIPWAY_BENCH_NODE_FLAGS"] ?? ""].join(" ").trim(),
       SLIPWAY_LOG_LEVEL: process.env["SLIPWAY_BENCH_LOG_LEVEL"] ?? "error",
       ...options.env,
     },
@@ -186,7 +186,7 @@ export class ReplicationApi {
     return (await (await this.call("GET", `/replication/executions/${id}`)).json()) as ExecutionView;
   }
 
-  async finished(id: number, pollMs = 20): Promise<ExecutionView> {
+  async finished(id: number, pollMs = 200): Promise<ExecutionView> {
     for (;;) {
       const execution = await this.execution(id);
       if (["Succeed", "Failed", "Stopped"].includes(execution.status)) return execution;

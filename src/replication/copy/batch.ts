@@ -56,7 +56,7 @@ export class Batch {
     this.#options = options;
     this.#graph = new SourceGraph({ source, lanes: lanes.of(source.host), finder, platforms, signal });
     const { stagingFolder: folder, bootId } = services.options;
-    this.#sources = new BlobSources({ source, folder, bootId, tuning, signal });
+    this.#sources = new BlobSources({ source, reads: services.reads, folder, bootId, tuning, signal });
     const uploader = new Uploader({
       governor: services.governor(policy.id),
       uploads,

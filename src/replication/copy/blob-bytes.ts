@@ -30,8 +30,27 @@ export const BYTES_TUNING: BytesTuning = {
   spoolBytes: 256 * 1024 * 1024,
 };
 
+/** How many large blobs this process reads from each host: some at once fill a line by themselves, and ranges beside them cost memory for nothing. */
+export class LargeReads {
+  readonly #byHost = new Map<string, number>();
+
+  of(host: string): number {
+    return this.#byHost.get(host) ?? 0;
+  }
+
+  count(host: string, reader: Readable): void {
+    this.#byHost.set(host, this.of(host) + 1);
+    reader.once("close", () => {
+      const left = this.of(host) - 1;
+      if (left > 0) this.#byHost.set(host, left);
+      else this.#byHost.delete(host);
+    });
+  }
+}
+
 export interface BytesOptions {
   readonly source: RegistryAdapter;
+  readonly reads: LargeReads;
   readonly folder: string;
   readonly bootId: string;
   readonly tuning: BytesTuning;
@@ -129,16 +148,17 @@ export class BlobSources {
   }
 
   #read(repository: string, blob: BlobRef, offset: number): Promise<Readable> {
-    const { source, tuning, signal } = this.#options;
+    const { source, reads, tuning, signal } = this.#options;
     const { divideBytes, rangeBytes, parallel } = tuning;
     const plain = (start: number, end: number): Promise<Readable> => {
       const range = start === 0 && end === blob.size ? {} : { range: { start, end: end - 1 } };
       return atSource(source, () => source.readBlob(repository, { ...blob, ...range }, signal));
     };
     if (blob.size - offset < divideBytes || !source.honoursRanges) return plain(offset, blob.size);
-    return Promise.resolve(
-      new RangeReader({ start: offset, end: blob.size, rangeBytes, parallel, open: plain, mayDivide: () => source.honoursRanges }),
-    );
+    const mayDivide = (): boolean => source.honoursRanges && reads.of(source.host) < parallel;
+    const reader = new RangeReader({ start: offset, end: blob.size, rangeBytes, parallel, open: plain, mayDivide });
+    reads.count(source.host, reader);
+    return Promise.resolve(reader);
   }
 }
 

@@ -7,7 +7,7 @@ import type { PrepareResult, RegistryAdapter } from "../adapters/adapter.ts";
 import { ItemStore } from "../item-store.ts";
 import { KnownStore } from "../known-store.ts";
 import { RunStore } from "../run-store.ts";
-import { BYTES_TUNING } from "./blob-bytes.ts";
+import { BYTES_TUNING, LargeReads } from "./blob-bytes.ts";
 import type { BytesTuning } from "./blob-bytes.ts";
 import { ContentStore } from "./content-store.ts";
 import { Governor } from "./governor.ts";
@@ -38,6 +38,7 @@ export class CopyServices {
   readonly lanes: Lanes;
   readonly shares: Shares;
   readonly counters = { copied: 0, mounted: 0, skipped: 0, bytes: 0, busy: 0 };
+  readonly reads = new LargeReads();
   readonly finder = new ReferrerFinder();
   readonly chunkless = new Chunkless();
   readonly #prepared = new LRUCache<string, Promise<PrepareResult>>({ max: MAX_PREPARED });
