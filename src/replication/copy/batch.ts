@@ -215,7 +215,7 @@ export class Batch {
     const node = await root;
     const result = await copyItem({ item, to, root: node, pusher: this.#pusher, figures, override: loaded.policy.override, signal });
     if (result.status === "Success" && item.tag !== null) {
-      const referrers = [...node.referrers, ...node.companions.map((each) => each.node)].map(({ digest }) => digest);
+      const referrers = [...node.listed, ...node.companions.map((each) => each.node.digest)];
       reporter.tag(target.registryId, { repository: item.destRepository, tag: item.tag, digest: node.digest, referrers });
     }
     return result;

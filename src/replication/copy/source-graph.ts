@@ -18,6 +18,8 @@ export interface Node {
   readonly referrers: readonly Node[];
   /** Signatures and the like under tags of their own, which are named after the digest. */
   readonly companions: readonly { readonly tag: string; readonly node: Node }[];
+  /** Digests of all that the source says refers to it, of which some may be gone. */
+  readonly listed: readonly string[];
 }
 
 export interface GraphOptions {
@@ -86,8 +88,8 @@ export class SourceGraph {
     }
   }
 
-  async #attached(place: Place, digest: string, depth: number): Promise<Pick<Node, "referrers" | "companions">> {
-    if (depth >= DEEPEST) return { referrers: [], companions: [] };
+  async #attached(place: Place, digest: string, depth: number): Promise<Pick<Node, "referrers" | "companions" | "listed">> {
+    if (depth >= DEEPEST) return { referrers: [], companions: [], listed: [] };
     const { source, lanes, finder, signal } = this.#options;
     const ask = { source, lanes, repository: place.repository, digest, tagsShown: place.referrerTags };
     const { descriptors, tags } = await finder.find(ask, signal);
@@ -97,6 +99,7 @@ export class SourceGraph {
     ]);
     return {
       referrers: referrers.filter((node) => node !== null),
+      listed: descriptors.map((each) => each.digest),
       companions: companions.flatMap(({ tag, node }) => (node ? [{ tag, node }] : [])),
     };
   }

@@ -12,6 +12,8 @@ import type { Judged, Seen } from "./sighting.ts";
 import { referenceOf } from "./source-pages.ts";
 import type { StepContext } from "./step-context.ts";
 
+/** As copying takes along. */
+const MOST_REFERRERS = 1_000;
 const HOLDER = /^(sha256|sha512)-([a-f0-9]{64,128})/;
 
 /** Unchanged artifacts become copies where something that refers to them was not copied along. */
@@ -64,7 +66,7 @@ async function referrersOf(context: StepContext, repository: string, artifact: A
 async function ask({ options, sourceHeads, signal }: StepContext, repository: string, { digest }: Artifact): Promise<readonly string[]> {
   try {
     const found = await sourceHeads.run(() => insist(() => options.source.listReferrers(repository, digest ?? "", signal), signal));
-    return found.map((each) => each.digest);
+    return found.slice(0, MOST_REFERRERS).map((each) => each.digest);
   } catch (error) {
     if (isSlipwayError(error) && !error.retryable && error.code !== "CANCELLED") return [];
     throw error;
