@@ -31,12 +31,12 @@ export function benchScope(): Cleanable & { close(): Promise<void> } {
   return { after: (step) => void steps.push(step), close };
 }
 
-/** Runs it and cleans up, also after a failure and Ctrl-C. */
+/** Runs it and cleans up, also after a failure, Ctrl-C and the end of a time limit. */
 export async function bench(work: (t: Cleanable) => Promise<void>): Promise<void> {
   const scope = benchScope();
   // A reader of the figures that goes early must not take the clean-up with it.
   process.stdout.on("error", () => undefined);
-  process.once("SIGINT", () => void scope.close().finally(() => process.exit(130)));
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void scope.close().finally(() => process.exit(130)));
   try {
     await work(scope);
   } finally {

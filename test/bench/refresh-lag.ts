@@ -57,8 +57,8 @@ await bench(async (t) => {
   const ended = new Map<number, number>();
   const startedAt = performance.now();
   const work = endTasks(setting, ids, ended).then(() => (performance.now() - startedAt) / 1000);
-  const lags = await watch(setting, ended, ids.length);
-  const rate = ids.length / (await work);
+  const [lags, took] = await Promise.all([watch(setting, ended, ids.length), work]);
+  const rate = ids.length / took;
   const at = (share: number): string => (lags[Math.floor((lags.length - 1) * share)] ?? Number.NaN).toFixed(0);
   console.log(
     `${ids.length} executions ended, ${rate.toFixed(0)} a second (${RATE} wanted), ${INSTANCES} instances; ${ids.length - lags.length} never seen final`,

@@ -1,10 +1,12 @@
 /** Every rule by which tasks decide about their execution, on a real Postgres. */
 import { test } from "node:test";
 import assert from "node:assert/strict";
+import pg from "pg";
 import type { Database } from "../../src/db/pool.ts";
 import { ExecutionStore } from "../../src/execution/execution-store.ts";
 import type { ExecutionStatus, TaskStatus } from "../../src/execution/plan/status.ts";
 import { TaskStore } from "../../src/execution/task-store.ts";
+import { seedExecutions } from "../support/refresh.ts";
 import { testDatabase } from "../support/services.ts";
 
 interface Setup {
@@ -183,4 +185,24 @@ test("task changes are accepted in order only", async (t) => {
   assert.deepEqual(await executions.listUnapplied({ olderThanMs: -1_000, limit: 10 }), []);
   await tasks.update(id, "a", { status: "Success", revision: 2 });
   assert.deepEqual(await executions.listUnapplied({ olderThanMs: -1_000, limit: 10 }), [id], "every change is seen by the sweep");
+});
+
+test("a session that began with one row does not compare each with each when many follow", async (t) => {
+  const { database, url } = await testDatabase(t);
+  const ids = await seedExecutions(database, 1);
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const plans: string[] = [];
+  client.on("notice", ({ message }) => plans.push(message ?? ""));
+  try {
+    await client.query("LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_level = notice");
+    await client.query("SET auto_explain.log_nested_statements = on");
+    await client.query("UPDATE tasks SET status = 'Error' WHERE execution_id = ANY ($1)", [ids]);
+    await client.query("SELECT id FROM settle_executions($1)", [ids]);
+  } finally {
+    await client.end();
+  }
+  const kept = plans.filter((plan) => plan.includes("Named Tuplestore Scan"));
+  assert.equal(kept.length, 3, "of the tasks' trigger and the two of executions");
+  for (const plan of kept) assert.doesNotMatch(plan, /Nested Loop/);
 });
