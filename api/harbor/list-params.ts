@@ -149,8 +149,9 @@ function withOperator(key: string, operator: string | undefined, value: string):
   }
 }
 
+/** Harbor itself writes single quotes when it asks a peer for projects by name. */
 function unquote(text: string): string {
-  return text.length >= 2 && text.startsWith('"') && text.endsWith('"') ? text.slice(1, -1) : text;
+  return /^(["']).*\1$/s.test(text) && text.length >= 2 ? text.slice(1, -1) : text;
 }
 
 function invalid(reason: string): SlipwayError {

@@ -52,6 +52,7 @@ test("the API keeps Harbor's conventions", async (t) => {
     assert.deepEqual(await names(q("username=ben")), ["ben"]);
     assert.deepEqual(await names(q("username=~N")), ["ann", "ben", "dan"]);
     assert.deepEqual(await names(q("username={ann cid}")), ["ann", "cid"]);
+    assert.deepEqual(await names(q("username={'ann' 'cid'}")), ["ann", "cid"]);
     assert.deepEqual(await names(q("username=~n,email=~b")), ["ben"]);
     assert.deepEqual(await names(q("user_id=[2~3]")), ["ann", "ben"]);
     assert.deepEqual(await names(q("user_id=[~2]")), ["ann", "root"]);

@@ -1,7 +1,8 @@
-/** The database goes away in the middle of a run, and comes back. */
+/** The database or the workflow service goes away in the middle of a run, and comes back. */
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { Database } from "../../../src/db/pool.ts";
+import { TemporalConnection } from "../../../src/temporal/connection.ts";
 import { eventually } from "../../support/maintenance.ts";
 import { FaultProxy } from "../../support/fault-proxy.ts";
 import { createPolicy, createScriptTables, deeds, openRuns, startReplicationWorkers, writeScript } from "../../support/replication-runs.ts";
@@ -46,4 +47,42 @@ test("while the database is away activities are tried again, and nothing is ther
     [executionId],
   );
   assert.deepEqual(rows[0], { items: 12, keys: 12 });
+});
+
+test("while the workflow service is away copies under way come to their end, and the run goes on when it is back", async (t) => {
+  const end = scope(t);
+  const { database } = await testDatabase(end);
+  const { temporal, address, namespace } = await testNamespace(end);
+  await createScriptTables(database);
+  const [host = "", port] = address.split(":");
+  const network = await new FaultProxy({ address: host, port: Number(port) }).start();
+  end.after(() => network.stop());
+  const behind = new TemporalConnection({ address: `127.0.0.1:${network.port}`, namespace });
+  end.after(() => behind.close());
+  const { group } = startReplicationWorkers({ database, temporal: behind, copySlots: 3 });
+  end.after(() => group.close());
+  const { control, executions } = openRuns(database, temporal);
+  const policyId = await createPolicy(database);
+  await writeScript(database, policyId, { batchesPerStep: 6, copyMs: 2_500 });
+  const { executionId } = await control.start({ policyId, trigger: "manual" });
+  await eventually("copies go on", async () => (await deeds(database, "copy", executionId)).length >= 3, 60_000);
+  network.set({ refuse: true });
+  network.dropConnections();
+  await eventually("they come to their end", async () => (await deeds(database, "copied", executionId)).length >= 3, 30_000);
+  assert.equal((await executions.find(executionId))?.status, "Running");
+  network.set({ refuse: false });
+  const execution = await eventually(
+    "the run ends",
+    async () => {
+      const found = await executions.find(executionId);
+      return found !== null && found.endedAt !== null && found;
+    },
+    90_000,
+  );
+  assert.deepEqual([execution.status, execution.tasks.total, execution.tasks.succeeded], ["Success", 6, 6]);
+  const { rows } = await database.query<{ items: number; attempts: number }>(
+    "SELECT count(*) AS items, sum(attempts)::int AS attempts FROM replication_items WHERE execution_id = $1 AND status = 'Success'",
+    [executionId],
+  );
+  assert.deepEqual(rows[0], { items: 6, attempts: 6 }, "what was done is not done again");
 });
