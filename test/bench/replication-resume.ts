@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { sharedServices } from "../support/slipway.ts";
+import { tempDir } from "../support/temp.ts";
 import { bench, pushImage, startGate, startUpstream } from "./proxy-setting.ts";
 import { missingTags, startReplication } from "./replication-setting.ts";
 
@@ -16,7 +17,9 @@ await bench(async (t) => {
   const source = await startGate(t, registry);
   const services = await sharedServices(t);
   const api = await startReplication(t, { env: services, args: ["--role", "api", "--role", "refresh", "--role", "maintenance"] });
-  const startWorker = () => startReplication(t, { env: services, args: ["--role", "replication"] });
+  // The restarted worker has the disk of the one that was killed.
+  const dataDir = await tempDir(t, "slipway-bench-resume-");
+  const startWorker = () => startReplication(t, { env: services, dataDir, args: ["--role", "replication"] });
   let worker = await startWorker();
   for (let round = 0; round < ROUNDS; round += 1) {
     const { name, manifest } = await pushImage(registry, `bench/resume${round}`, { layers: 1, layerBytes: BYTES });

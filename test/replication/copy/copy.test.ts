@@ -258,3 +258,17 @@ test("a large blob goes in chunks, read in parallel ranges, and arrives whole", 
   const size = [...image.blobs.values()].reduce((sum, blob) => sum + blob.length, 0);
   assert.equal((await setting.figures(executionId)).bytesCopied, size);
 });
+
+test("several large blobs at once are not read in many ranges each", { skip }, async (t) => {
+  const { source, target, sourceProxy } = await startPair(t);
+  const registries = { [SOURCE_ID]: { url: sourceProxy.url }, 2: { url: target.url } };
+  const tuning = { divideBytes: 4_000_000, rangeBytes: 1_000_000, parallel: 2 };
+  const setting = await startCopier(t, { registries, options: { tuning } });
+  const image = buildImage({ layers: 4, layerBytes: 9_000_000 });
+  await pushImage(source.url, "team/large", "v1", image);
+  const { outcome } = await setting.copy({ repository: "team/large", tags: ["v1"], targets: [2] });
+  assert.equal(outcome.succeeded, 1);
+  await assertArrived(target.url, "team/large", "v1", image);
+  // Divided, each of the four would take nine.
+  assert.ok(sourceProxy.counts.requests < 20, `${sourceProxy.counts.requests} requests`);
+});
