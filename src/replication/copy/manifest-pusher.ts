@@ -12,7 +12,7 @@ import type { PutResult } from "../../upstream/types.ts";
 import { at, atTarget } from "./at-side.ts";
 import type { BlobMover, Delivered, Need } from "./blob-mover.ts";
 import type { Ledger } from "./ledger.ts";
-import { quickRetryMs, SideError, unwrap } from "./plan/failure.ts";
+import { isImmutable, quickRetryMs, SideError, unwrap } from "./plan/failure.ts";
 import type { Node } from "./source-graph.ts";
 import type { Target } from "./target.ts";
 
@@ -103,6 +103,7 @@ export class ManifestPusher {
     try {
       result = await this.#send(to, node, reference);
     } catch (error) {
+      if (await this.#stands(to, { reference, digest: node.digest }, unwrap(error))) return { digest: node.digest, subject: null };
       if (!isSlipwayError(unwrap(error), "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")) throw error;
       await this.#repair(to, node);
       result = await this.#sendRepaired(to, node, reference);
@@ -110,6 +111,14 @@ export class ManifestPusher {
     await this.#verify(to, { reference, digest: node.digest }, result);
     ledger.arrived(to.target.registryId, { digest: node.digest, repository: to.repository }, null);
     return result;
+  }
+
+  /** A tag that may not be moved is put once more, with what refers to it, and refused: it is what it should be. */
+  async #stands(to: Destination, { reference, digest }: { reference: string; digest: string }, error: unknown): Promise<boolean> {
+    if (reference === digest || !isSlipwayError(error) || !isImmutable(error)) return false;
+    const { adapter } = to.target;
+    const head = await atTarget(adapter, () => adapter.headManifest(to.repository, reference, this.#options.signal)).catch(() => null);
+    return head?.digest === digest;
   }
 
   async #sendRepaired(to: Destination, node: Node, reference: string): Promise<PutResult> {

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { assertSameBytes } from "../../support/bytes.ts";
 import { fail, send } from "../../support/fake-answers.ts";
-import { startFakeRegistry } from "../../support/fake-registry.ts";
+import { OCI_MANIFEST, startFakeRegistry } from "../../support/fake-registry.ts";
 import type { FakeRegistry } from "../../support/fake-registry.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 import { SOURCE_ID, startCopier } from "./setting.ts";
@@ -134,6 +134,18 @@ test("tags that may not be moved say so", async (t) => {
     assert.deepEqual([item.status, item.reason], ["Error", "immutable"], `${status}`);
     assert.equal((await setting.item(executionId, "free")).status, "Success");
   }
+});
+
+test("a tag that may not be moved, and is what it should be, is no failure when something new refers to it", async (t) => {
+  const { source, target, setting } = await start(t);
+  for (const registry of [source, target]) registry.putImage(REPOSITORY, "fixed");
+  const subject = { mediaType: OCI_MANIFEST, digest: source.repository(REPOSITORY).tags.get("fixed") ?? "", size: 1 };
+  const config = { mediaType: "application/vnd.oci.empty.v1+json", digest: source.putBlob(REPOSITORY, Buffer.from("{}")), size: 2 };
+  const signature = source.putManifest(REPOSITORY, { schemaVersion: 2, mediaType: OCI_MANIFEST, config, layers: [], subject });
+  target.on({ method: "PUT", path: `/v2/${REPOSITORY}/manifests/fixed` }, (_request, response) => fail(response, 409, "CONFLICT"));
+  const { outcome } = await setting.copy({ repository: REPOSITORY, tags: ["fixed"], targets: [2] });
+  assert.deepEqual(outcome, { again: [], succeeded: 1, failed: 0 });
+  assert.ok(target.repository(REPOSITORY).manifests.has(signature));
 });
 
 test("blobs that were believed to be there are sent when the target says that it lacks them", async (t) => {

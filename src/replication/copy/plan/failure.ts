@@ -85,7 +85,7 @@ function again(reason: "limited" | "unavailable", error: SlipwayError, message: 
   return { kind: "again", reason, message, retryAfterMs: seconds === undefined ? null : seconds * 1000 };
 }
 
-function isImmutable(error: SlipwayError): boolean {
+export function isImmutable(error: SlipwayError): boolean {
   if (error.code === "CONFLICT" || error.code === "PRECONDITION_FAILED") return true;
   const { code } = detailOf(error);
   return (error.code === "BAD_REQUEST" || error.code === "UPSTREAM_REFUSED") && code !== undefined && IMMUTABLE_CODES.has(code);
