@@ -1,30 +1,38 @@
 /**
  * Two workers against one, where the other side is slow (a delay on every request) and each worker may have few requests in flight: the pace of the copy.
- * `node test/bench/replication-scale.ts [rounds] [delay ms] [requests in flight per worker] [repositories]`, with SLIPWAY_TEST_DATABASE_URL set. Full size: 3 200 8 20.
+ * `node test/bench/replication-scale.ts [rounds] [delay ms] [requests in flight per worker] [repositories]`. Full size: 3 200 8 20.
  */
 import { sharedServices } from "../support/slipway.ts";
+import { tempDir } from "../support/temp.ts";
 import { median } from "./http-load.ts";
 import { bench, benchScope, startGate, startUpstream } from "./proxy-setting.ts";
 import type { Gate } from "./proxy-setting.ts";
 import { fillRegistry, missingTags, startReplication } from "./replication-setting.ts";
-import type { Filled } from "./replication-setting.ts";
+import type { Filled, ReplicationApi } from "./replication-setting.ts";
 
 const ROUNDS = Number(process.argv[2] ?? 1);
 const DELAY_MS = Number(process.argv[3] ?? 200);
 const IN_FLIGHT = process.argv[4] ?? "8";
 const REPOSITORIES = Number(process.argv[5] ?? 10);
 
-async function secondsWith(workers: number, source: Gate, filled: Filled): Promise<number> {
+interface Setting {
+  readonly api: ReplicationApi;
+  readonly source: Gate;
+  readonly filled: Filled;
+}
+
+let runs = 0;
+
+/** One full copy to a fresh registry by the workers that run. */
+async function measure({ api, source, filled }: Setting): Promise<number> {
   const scope = benchScope();
   try {
-    const services = await sharedServices(scope);
     const registry = await startUpstream(scope);
     const target = await startGate(scope, registry);
     await target.set({ delayMs: DELAY_MS });
-    const api = await startReplication(scope, { env: services, args: ["--role", "api", "--role", "refresh", "--role", "maintenance"] });
-    const env = { ...services, SLIPWAY_REPLICATION_MAX_REQUESTS_PER_HOST: IN_FLIGHT };
-    for (let worker = 0; worker < workers; worker += 1) await startReplication(scope, { env, args: ["--role", "replication"] });
-    const policy = await api.policy("scale", await api.registry("source", source.url), await api.registry("target", target.url));
+    runs += 1;
+    const from = await api.registry(`source-${runs}`, source.url);
+    const policy = await api.policy(`scale-${runs}`, from, await api.registry(`target-${runs}`, target.url));
     const { seconds, execution } = await api.run(policy);
     const wrong = await missingTags(registry, filled.tags);
     if (execution.status !== "Succeed" || wrong.length > 0) throw new Error(`ended as ${execution.status}, ${wrong.length} tags wrong`);
@@ -42,12 +50,21 @@ await bench(async (t) => {
   console.log(
     `${filled.tags.size} tags, ${filled.blobs} blobs, ${DELAY_MS} ms a request, ${IN_FLIGHT} requests in flight per worker and host`,
   );
+  const services = await sharedServices(t);
+  const api = await startReplication(t, { env: services, args: ["--role", "api", "--role", "refresh", "--role", "maintenance"] });
+  const env = { ...services, SLIPWAY_REPLICATION_MAX_REQUESTS_PER_HOST: IN_FLIGHT };
+  const startWorker = (dataDir: string) => startReplication(t, { env, dataDir, args: ["--role", "replication"] });
+  await startWorker(await tempDir(t, "slipway-bench-scale-"));
+  const second = await tempDir(t, "slipway-bench-scale-");
   const one: number[] = [];
   const two: number[] = [];
   for (let round = 0; round < ROUNDS; round += 1) {
-    one.push(await secondsWith(1, source, filled));
-    two.push(await secondsWith(2, source, filled));
-    console.log(`round ${round + 1}: one worker ${one.at(-1)?.toFixed(1)} s, two workers ${two.at(-1)?.toFixed(1)} s`);
+    one.push(await measure({ api, source, filled }));
+    console.log(`round ${round + 1}: one worker ${one.at(-1)?.toFixed(1)} s`);
+    const worker = await startWorker(second);
+    two.push(await measure({ api, source, filled }));
+    console.log(`round ${round + 1}: two workers ${two.at(-1)?.toFixed(1)} s`);
+    await worker.running.stop();
   }
   console.log(`two workers have ${(median(one) / median(two)).toFixed(2)} times the pace of one`);
 });
