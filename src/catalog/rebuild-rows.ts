@@ -82,12 +82,16 @@ export async function restoreTags(tx: Queryable, target: Target, items: readonly
     values,
   );
   if (target.project.registryId !== null) {
-    // Known, and old: the next pull checks it upstream, and gets this one when upstream is away.
+    // Known, and old: the next pull checks it upstream, and gets this one when upstream is away. Who asked before the rebuild left a row without an
+    // answer, which is in nobody's way; one that says that upstream has no such tag stays.
     await tx.query(
       `INSERT INTO proxy_tags (project_id, repository, tag, digest, media_type, size, checked_at, fresh_until)
        SELECT $5, $6, t.name, t.digest, m.media_type, m.size, t.at, t.at
        FROM unnest($2::text[], $3::text[], $4::timestamptz[]) AS t (name, digest, at)
-       JOIN manifests m ON m.repository_id = $1 AND m.digest = t.digest ORDER BY t.name ON CONFLICT DO NOTHING`,
+       JOIN manifests m ON m.repository_id = $1 AND m.digest = t.digest ORDER BY t.name
+       ON CONFLICT (project_id, repository, tag) DO UPDATE SET digest = EXCLUDED.digest, media_type = EXCLUDED.media_type, size = EXCLUDED.size,
+         checked_at = EXCLUDED.checked_at, fresh_until = EXCLUDED.fresh_until, last_status = EXCLUDED.last_status
+       WHERE proxy_tags.digest IS NULL AND proxy_tags.last_status <> 404`,
       [...values, target.project.id, target.name],
     );
   }

@@ -49,8 +49,12 @@ export async function sharedServices(t: Cleanable): Promise<Record<string, strin
   const { testDatabase } = await import("./services.ts");
   const { url } = await testDatabase(t, { migrated: false });
   const env: Record<string, string> = { SLIPWAY_DATABASE_URL: url, SLIPWAY_ENCRYPTION_KEY: "11".repeat(32) };
-  const temporal = process.env["SLIPWAY_TEST_TEMPORAL_ADDRESS"];
-  if (temporal) env["TEMPORAL_ADDRESS"] = temporal;
+  if (process.env["SLIPWAY_TEST_TEMPORAL_ADDRESS"]) {
+    // Of its own: the one relay, the schedules and the runs of a namespace belong to one database.
+    const { testNamespace } = await import("./temporal.ts");
+    const { address, namespace } = await testNamespace(t);
+    Object.assign(env, { TEMPORAL_ADDRESS: address, TEMPORAL_NAMESPACE: namespace });
+  }
   return env;
 }
 
