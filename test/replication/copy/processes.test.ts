@@ -114,7 +114,15 @@ async function slowly(t: TestContext, { size, speedKb }: { readonly size: number
   for (let index = 0; index < 2; index += 1) {
     source.putImage(`team/app${index}`, "v1", [randomBytes(size)]);
     const tasks = await test.plan(executionId, { repository: `team/app${index}`, tags: ["v1"], targets: [2] });
-    children.push(startChild(t, { databaseUrl: test.databaseUrl, folder: test.folder, setting: { registries }, executionId, tasks }));
+    children.push(
+      startChild(t, {
+        databaseUrl: test.databaseUrl,
+        folder: test.folder,
+        setting: { registries, policy: { speedKb } },
+        executionId,
+        tasks,
+      }),
+    );
   }
   // The first one may be well under way before the second has come up.
   const started = children.map((child) => child.next());
