@@ -1,4 +1,5 @@
 /** What a command of `slipway` is. Each lives in a file of its own and is loaded only when it is called. */
+import { parseArgs } from "node:util";
 import { SlipwayError } from "../core/errors.ts";
 
 export interface CommandContext {
@@ -27,5 +28,16 @@ export interface CommandEntry {
 export class UsageError extends SlipwayError {
   constructor(message: string) {
     super("BAD_REQUEST", { message });
+  }
+}
+
+/** Of commands that start a run and follow it unless told not to. */
+export function parseVerb(args: readonly string[]): { detach: boolean; verb: string | undefined } {
+  try {
+    const options = { detach: { type: "boolean", default: false } } as const;
+    const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options });
+    return { detach: values.detach, verb: positionals[0] };
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : "the arguments cannot be read");
   }
 }

@@ -1,8 +1,7 @@
 /** slipway reconcile: makes rows and storage agree after one of them was lost, follows it, and shows what the last runs did. */
-import { parseArgs } from "node:util";
 import { vendors } from "../execution/plan/status.ts";
 import type { MaintenanceStarters } from "../temporal/maintenance.ts";
-import { UsageError } from "./command.ts";
+import { parseVerb, UsageError } from "./command.ts";
 import { type RunKind, type WatchServices, beginRun, figure, showRuns, watchRun } from "./watch-run.ts";
 
 export interface ReconcileServices extends WatchServices {
@@ -28,21 +27,11 @@ const KIND: RunKind = {
 
 /** The exit code. */
 export async function runReconcile(args: readonly string[], services: ReconcileServices): Promise<number> {
-  const { detach, verb } = parse(args);
+  const { detach, verb } = parseVerb(args);
   if (verb === "status") return showRuns(services, KIND);
   if (verb !== "run") throw new UsageError("reconcile needs `run` or `status`");
   const { starters, signal } = services;
   const start = await beginRun(services, () => starters.startReconcile({ trigger: "manual" }, { signal }));
   services.print(start.outcome === "started" ? `started ${start.workflowId}` : `a reconciliation is running already: ${start.workflowId}`);
   return detach ? 0 : watchRun(services, start, KIND);
-}
-
-function parse(args: readonly string[]): { detach: boolean; verb: string | undefined } {
-  try {
-    const options = { detach: { type: "boolean", default: false } } as const;
-    const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options });
-    return { detach: values.detach, verb: positionals[0] };
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : "the arguments cannot be read");
-  }
 }

@@ -1,11 +1,10 @@
 /** slipway refresh: shows who refreshes what and what was set aside; reconciles executions with their tasks and runs. */
-import { parseArgs } from "node:util";
 import { vendors } from "../execution/plan/status.ts";
 import type { DrainStore } from "../execution/refresh/drain-store.ts";
 import type { RefreshQueue } from "../execution/refresh/refresh-queue.ts";
 import type { RefreshStore } from "../execution/refresh/refresh-store.ts";
 import type { MaintenanceStarters } from "../temporal/maintenance.ts";
-import { UsageError } from "./command.ts";
+import { parseVerb, UsageError } from "./command.ts";
 import { type RunKind, type WatchServices, beginRun, figure, watchRun } from "./watch-run.ts";
 
 export interface RefreshView {
@@ -47,7 +46,7 @@ const LISTED = 20;
 
 /** The exit code. */
 export async function runRefresh(args: readonly string[], services: RefreshServices): Promise<number> {
-  const { detach, verb } = parse(args);
+  const { detach, verb } = parseVerb(args);
   if (verb === "status") return showStatus(services);
   if (verb !== "reconcile") throw new UsageError("refresh needs `status` or `reconcile`");
   const { starters, signal, print } = services;
@@ -79,14 +78,4 @@ async function showStatus({ view, queue, store, drains, print }: RefreshServices
   const { phase, passes, marked, malformed } = await drains.find();
   if (phase !== "none") print(`old marks are ${phase}: ${marked} taken over, ${malformed} malformed, ${passes} passes`);
   return 0;
-}
-
-function parse(args: readonly string[]): { detach: boolean; verb: string | undefined } {
-  try {
-    const options = { detach: { type: "boolean", default: false } } as const;
-    const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options });
-    return { detach: values.detach, verb: positionals[0] };
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : "the arguments cannot be read");
-  }
 }

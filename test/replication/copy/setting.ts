@@ -28,6 +28,7 @@ import type { UpstreamEndpoint } from "../../../src/upstream/types.ts";
 import { testLogger } from "../../support/maintenance.ts";
 import { testDatabase } from "../../support/services.ts";
 import { tempDir } from "../../support/temp.ts";
+import { policyOf } from "../support.ts";
 
 export const POLICY_ID = 7;
 export const SOURCE_ID = 1;
@@ -50,7 +51,7 @@ export interface CopierSetting {
 /** What a process needs to copy; a child process builds the same from the same values. */
 export function buildCopier(setting: CopierSetting, parts: { database: Database; kv: Pick<Kv, "increment" | "publish">; folder: string }) {
   const pool = new UpstreamPool({ probeIntervalMs: 200, probeMs: 500, reserve: 0, ...setting.pool });
-  const policy = makePolicy(setting.policy);
+  const policy = policyOf(SOURCE_ID, [], { id: POLICY_ID, name: "copies", destNamespaceReplaceCount: 0, trigger: null, ...setting.policy });
   const copier = createCopier({
     ...parts,
     encryption: createEncryption(ENCRYPTION_KEY),
@@ -81,35 +82,6 @@ function makeAdapters(registries: Readonly<Record<number, RegistryPlace>>, pool:
     return Promise.resolve(new RemoteAdapter({ registryId, type: "docker-registry", name: `registry-${registryId}`, host, client, hooks }));
   };
   return { open, openTarget: ({ registryId }) => open(registryId) };
-}
-
-function makePolicy(rest: Partial<Policy> = {}): Policy {
-  return {
-    id: POLICY_ID,
-    name: "copies",
-    description: "",
-    creator: "",
-    sourceRegistryId: SOURCE_ID,
-    destinations: [],
-    destNamespace: "",
-    destNamespaceReplaceCount: 0,
-    trigger: null,
-    timezone: "UTC",
-    filters: [],
-    deletion: false,
-    override: true,
-    enabled: true,
-    speedKb: 0,
-    copyByChunk: false,
-    singleActive: false,
-    overlap: "allow",
-    mirror: false,
-    maxDeletions: 100,
-    maxDeletionPercent: 10,
-    createdAt: new Date(),
-    updatedAt: new Date(),
-    ...rest,
-  };
 }
 
 export interface PlannedCopy {
