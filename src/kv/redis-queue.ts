@@ -27,37 +27,48 @@ export class RedisClaimQueue implements ClaimQueue {
   }
 
   async mark(marks: readonly Mark[]): Promise<number> {
-    const added = await this.#chunked(scripts.QUEUE_MARK, marks, (chunk) => [
-      this.#parts.channel,
-      wakeMessage(chunk),
-      ...chunk.flatMap(({ slot, member, urgent }) => [slot, member, urgent ? 1 : 0]),
-    ]);
-    return added.reduce<number>((sum, count) => sum + Number(count), 0);
+    const calls: Promise<unknown>[] = [];
+    for (let start = 0; start < marks.length; start += CHUNK) {
+      const chunk = marks.slice(start, start + CHUNK);
+      const groups = Map.groupBy(chunk, ({ slot, urgent }) => slot * 2 + (urgent ? 1 : 0));
+      const args: (string | number)[] = [this.#parts.channel, wakeMessage(chunk)];
+      for (const [group, some] of groups) {
+        args.push(group >> 1, group & 1, some.length);
+        for (const { member } of some) args.push(member);
+      }
+      calls.push(this.#run(scripts.QUEUE_MARK, args));
+    }
+    return (await Promise.all(calls)).reduce<number>((sum, count) => sum + Number(count), 0);
   }
 
   async claim(slots: readonly number[], limit: number, leaseMs: number): Promise<Claim[]> {
     if (slots.length === 0 || limit === 0) return [];
-    const [first, expired, now, found] = await this.#run(scripts.QUEUE_CLAIM, [Math.min(limit, CHUNK), leaseMs, ...slots]);
-    const token = String(first);
-    const picked = Array.isArray(found) ? (found as unknown[]) : [];
+    const [token, expired, now, parts] = listOf(await this.#run(scripts.QUEUE_CLAIM, [Math.min(limit, CHUNK), leaseMs, ...slots]));
     this.#expiries += Number(expired ?? 0);
-    const claims: Claim[] = [];
-    for (let index = 0; index < picked.length;) {
-      const slot = Number(picked[index]);
-      const end = index + 2 + Number(picked[index + 1]) * 2;
-      for (index += 2; index < end; index += 2) {
-        claims.push({ slot, member: String(picked[index]), token, ageMs: Math.max(0, Number(now) - Number(picked[index + 1])) });
-      }
-    }
-    return claims;
+    const found = listOf(parts).map((part) => listOf(part));
+    const size = found.reduce((sum, [, picked]) => sum + listOf(picked).length / 2, 0);
+    return found.flatMap(([place, list]) => {
+      const [slot, picked] = [Number(place), listOf(list)];
+      return Array.from({ length: picked.length / 2 }, (_, index) => {
+        const score = Number(picked[index * 2 + 1]);
+        const markedAt = score < 0 ? score + scripts.URGENT_AHEAD_MS : score;
+        return { slot, member: String(picked[index * 2]), token: `${String(token)}:${size}`, ageMs: Math.max(0, Number(now) - markedAt) };
+      });
+    });
   }
 
   async complete(claims: readonly Claim[]): Promise<void> {
-    await this.#chunked(scripts.QUEUE_COMPLETE, claims, flatten);
+    await this.#ofEach(claims, async (token, whole, members) => {
+      if (whole && Number(await this.#run(scripts.QUEUE_COMPLETE, [token])) >= 0) return;
+      await this.#run(scripts.QUEUE_COMPLETE_SOME, [token, ...members()]);
+    });
   }
 
   async extend(claims: readonly Claim[], leaseMs: number): Promise<void> {
-    await this.#chunked(scripts.QUEUE_EXTEND, claims, (chunk) => [leaseMs, ...flatten(chunk)]);
+    await this.#ofEach(claims, async (token, whole, members) => {
+      if (whole && Number(await this.#run(scripts.QUEUE_EXTEND, [token, leaseMs])) >= 0) return;
+      await this.#run(scripts.QUEUE_EXTEND_SOME, [token, leaseMs, ...members()]);
+    });
   }
 
   get expiries(): number {
@@ -65,7 +76,7 @@ export class RedisClaimQueue implements ClaimQueue {
   }
 
   async states(slots: readonly number[]): Promise<SlotState[]> {
-    const answer = slots.length === 0 ? [] : await this.#run(scripts.QUEUE_STATES, slots);
+    const answer = slots.length === 0 ? [] : listOf(await this.#run(scripts.QUEUE_STATES, slots));
     return slots.map((slot, index) => ({ slot, depth: Number(answer[index * 2]), oldestAgeMs: Number(answer[index * 2 + 1]) }));
   }
 
@@ -73,20 +84,29 @@ export class RedisClaimQueue implements ClaimQueue {
     return this.#parts.watch(handlers);
   }
 
-  async #chunked<T>(script: RedisScript, items: readonly T[], args: (chunk: readonly T[]) => (string | number)[]): Promise<unknown[]> {
-    const calls: Promise<unknown>[] = [];
-    for (let start = 0; start < items.length; start += CHUNK) {
-      calls.push(this.#parts.run(script, [this.#parts.counter], args(items.slice(start, start + CHUNK))));
-    }
-    return Promise.all(calls);
+  /** The token tells how many were claimed with it: all of them together need not be named. */
+  async #ofEach(
+    claims: readonly Claim[],
+    call: (token: string, whole: boolean, members: () => (string | number)[]) => Promise<void>,
+  ): Promise<void> {
+    const batches = [...Map.groupBy(claims, ({ token }) => token)];
+    await Promise.all(
+      batches.map(([name, some]) => {
+        const [token = "", size] = name.split(":");
+        return call(token, some.length === Number(size), () => flatten(some));
+      }),
+    );
   }
 
-  async #run(script: RedisScript, args: readonly (string | number)[]): Promise<unknown[]> {
-    const answer = await this.#parts.run(script, [this.#parts.counter], args);
-    return Array.isArray(answer) ? answer : [];
+  #run(script: RedisScript, args: readonly (string | number)[]): Promise<unknown> {
+    return this.#parts.run(script, [this.#parts.counter], args);
   }
 }
 
+function listOf(answer: unknown): readonly unknown[] {
+  return Array.isArray(answer) ? (answer as unknown[]) : [];
+}
+
 function flatten(claims: readonly Claim[]): (string | number)[] {
-  return claims.flatMap(({ slot, member, token }) => [slot, member, token]);
+  return [...Map.groupBy(claims, ({ slot }) => slot)].flatMap(([slot, some]) => [slot, some.length, ...some.map(({ member }) => member)]);
 }

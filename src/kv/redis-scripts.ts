@@ -3,8 +3,8 @@
  * digest.
  *
  * A claim queue has one hash tag, so that one script takes from many slots; its keys are made from the first, `n`, the last token. `w<slot>` has the
- * waiting members of a slot by the time of their mark, which for urgent ones is moved to before all others. What is claimed is named
- * `slot/member`: `c` has it by the end of its lease, `t` as `token:score`, `r` the score of its next mark; `k` counts it by slot.
+ * waiting members of a slot by the time of their mark, which for urgent ones is moved to before all others. A claim is one record, `b<token>`, with
+ * its members and their scores; its lease is in `c`. `p<token>` tells for a day that the members of a claim went apart. `t<slot>` names the record of a claimed member, `r<slot>` has the score of its next mark; `k` counts them by slot.
  */
 const NOW = `local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -81,41 +81,70 @@ return redis.call('ZREM', KEYS[2], ARGV[1])`,
 };
 
 /** Urgent marks are so much older. In milliseconds, some three hundred years. */
+export const URGENT_AHEAD_MS = 10_000_000_000_000;
+
+/** `t` names the record that a member is in; a record also has members that left it meanwhile. */
 const QUEUE = `local base = string.sub(KEYS[1], 1, -2)
-local ahead = 10000000000000
+local ahead = ${URGENT_AHEAD_MS}
 local function each(list, size, call)
   for i = 1, #list, size do call(unpack(list, i, math.min(i + size - 1, #list))) end
 end
+local function every_other(list)
+  local members = {}
+  for i = 1, #list, 2 do members[#members + 1] = list[i] end
+  return members
+end
+local function owners(slot, members)
+  local found = {}
+  each(members, 1000, function(...) for _, record in ipairs(redis.call('HMGET', base .. 't' .. slot, ...)) do found[#found + 1] = record end end)
+  return found
+end
+local function slots_of(record)
+  local packed = redis.call('GET', base .. 'b' .. record)
+  return packed and cmsgpack.unpack(packed) or {}
+end
+local function forget(record)
+  redis.call('ZREM', base .. 'c', record)
+  redis.call('DEL', base .. 'b' .. record)
+end
+local function done(slot, members)
+  local again = redis.call('EXISTS', base .. 'r' .. slot) == 1
+  each(members, 1000, function(...)
+    redis.call('HDEL', base .. 't' .. slot, ...)
+    if not again then return end
+    for i, score in ipairs(redis.call('HMGET', base .. 'r' .. slot, ...)) do
+      local member = select(i, ...)
+      if score then redis.call('ZADD', base .. 'w' .. slot, 'LT', score, member) end
+    end
+    redis.call('HDEL', base .. 'r' .. slot, ...)
+  end)
+  if #members > 0 then redis.call('HINCRBY', base .. 'k', slot, -#members) end
+end
 `;
 
-/** KEYS: n. ARGV: channel, message, then slot, member, 1 for urgent, ... */
+/** KEYS: n. ARGV: channel, message, then slot, 1 for urgent, how many, and the members, ... */
 export const QUEUE_MARK: RedisScript = {
   name: "slipwayQueueMark",
   keys: 1,
-  lua: `${NOW}${QUEUE}local names, held, bySlot, new = {}, {}, {}, 0
-if redis.call('EXISTS', base .. 't') == 1 then
-  for i = 3, #ARGV, 3 do names[#names + 1] = ARGV[i] .. '/' .. ARGV[i + 1] end
-  each(names, 1000, function(...) for _, claim in ipairs(redis.call('HMGET', base .. 't', ...)) do held[#held + 1] = claim end end)
-end
-for i = 3, #ARGV, 3 do
-  local slot, urgent = ARGV[i], ARGV[i + 2] == '1'
-  local score = urgent and now - ahead or now
-  if held[i / 3] then
-    local name = names[i / 3]
-    local before = redis.call('HGET', base .. 'r', name)
-    if not before or (urgent and tonumber(before) > 0) then redis.call('HSET', base .. 'r', name, score) end
-  else
-    local list = bySlot[slot]
-    if not list then
-      list = {}
-      bySlot[slot] = list
+  lua: `${NOW}${QUEUE}local new, i = 0, 3
+while i <= #ARGV do
+  local slot, urgent, last = ARGV[i], ARGV[i + 1] == '1', i + 2 + ARGV[i + 2]
+  local score, claimed = urgent and now - ahead or now, redis.call('EXISTS', base .. 't' .. ARGV[i]) == 1
+  for from = i + 3, last, 1000 do
+    local to, list = math.min(from + 999, last), {}
+    local held = claimed and redis.call('HMGET', base .. 't' .. slot, unpack(ARGV, from, to)) or {}
+    for j = from, to do
+      if held[j - from + 1] then
+        local before = redis.call('HGET', base .. 'r' .. slot, ARGV[j])
+        if not before or (urgent and tonumber(before) > 0) then redis.call('HSET', base .. 'r' .. slot, ARGV[j], score) end
+      else
+        list[#list + 1] = score
+        list[#list + 1] = ARGV[j]
+      end
     end
-    list[#list + 1] = score
-    list[#list + 1] = ARGV[i + 1]
+    if #list > 0 then new = new + redis.call('ZADD', base .. 'w' .. slot, 'LT', unpack(list)) end
   end
-end
-for slot, list in pairs(bySlot) do
-  each(list, 1000, function(...) new = new + redis.call('ZADD', base .. 'w' .. slot, 'LT', ...) end)
+  i = last + 1
 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return new`,
@@ -123,40 +152,39 @@ return new`,
 
 /**
  * KEYS: n. ARGV: limit, lease, slots. Members whose lease ran out wait again since their first mark. Answers the token, how many ran out, the
- * time, then of each slot its number, how many, and each member with the time of its mark.
+ * time, then of each slot its number and each member with its score.
  */
 export const QUEUE_CLAIM: RedisScript = {
   name: "slipwayQueueClaim",
   keys: 1,
-  lua: `${NOW}${QUEUE}local limit, token, answer, expired = tonumber(ARGV[1]), nil, {}, 0
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, limit)) do
-  local slot, member = string.match(name, '^(%d+)/(.*)$')
-  local claim = redis.call('HGET', base .. 't', name) or ('0:' .. now)
-  redis.call('ZADD', base .. 'w' .. slot, 'LT', string.match(claim, ':(.*)'), member)
-  redis.call('ZREM', base .. 'c', name)
-  redis.call('HDEL', base .. 't', name)
-  redis.call('HDEL', base .. 'r', name)
-  redis.call('HINCRBY', base .. 'k', slot, -1)
-  expired = expired + 1
+  lua: `${NOW}${QUEUE}local limit, token, records, expired = tonumber(ARGV[1]), nil, {}, 0
+for _, record in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, 5)) do
+  for _, part in ipairs(slots_of(record)) do
+    local slot, picked, left = part[1], part[2], {}
+    for i, owner in ipairs(owners(slot, every_other(picked))) do
+      if owner == record then
+        redis.call('ZADD', base .. 'w' .. slot, 'LT', picked[i * 2], picked[i * 2 - 1])
+        left[#left + 1] = picked[i * 2 - 1]
+      end
+    end
+    each(left, 1000, function(...)
+      redis.call('HDEL', base .. 't' .. slot, ...)
+      redis.call('HDEL', base .. 'r' .. slot, ...)
+    end)
+    if #left > 0 then redis.call('HINCRBY', base .. 'k', slot, -#left) end
+    expired = expired + #left
+  end
+  forget(record)
 end
 local function take(slot, count)
   local picked = redis.call('ZPOPMIN', base .. 'w' .. slot, count)
   if #picked == 0 then return 0 end
-  token = token or redis.call('INCR', KEYS[1])
-  local leases, tokens = {}, {}
-  answer[#answer + 1] = slot
-  answer[#answer + 1] = #picked / 2
-  for i = 1, #picked, 2 do
-    local name = slot .. '/' .. picked[i]
-    leases[i], leases[i + 1] = now + ARGV[2], name
-    tokens[i], tokens[i + 1] = name, token .. ':' .. picked[i + 1]
-    answer[#answer + 1] = picked[i]
-    local score = tonumber(picked[i + 1])
-    answer[#answer + 1] = score < 0 and score + ahead or score
-  end
-  each(leases, 1000, function(...) redis.call('ZADD', base .. 'c', ...) end)
-  each(tokens, 1000, function(...) redis.call('HSET', base .. 't', ...) end)
+  token = token or tostring(redis.call('INCR', KEYS[1]))
+  local owned = {}
+  for i = 1, #picked, 2 do owned[i], owned[i + 1] = picked[i], token end
+  each(owned, 2000, function(...) redis.call('HSET', base .. 't' .. slot, ...) end)
   redis.call('HINCRBY', base .. 'k', slot, #picked / 2)
+  records[#records + 1] = {slot, picked}
   return #picked / 2
 end
 local share, full = math.ceil(limit / (#ARGV - 2)), {}
@@ -170,47 +198,83 @@ for _, slot in ipairs(full) do
   if limit == 0 then break end
   limit = limit - take(slot, limit)
 end
-return {tostring(token or 0), expired, now, answer}`,
+if token then
+  redis.call('SET', base .. 'b' .. token, cmsgpack.pack(records))
+  redis.call('ZADD', base .. 'c', now + ARGV[2], token)
+end
+return {token or '0', expired, now, records}`,
 };
 
-/** KEYS: n. ARGV: slot, member, token, ... */
+/** KEYS: n. ARGV: token. Of a whole claim; -1 when parts of it went other ways. */
 export const QUEUE_COMPLETE: RedisScript = {
   name: "slipwayQueueComplete",
   keys: 1,
-  lua: `${QUEUE}local names, done, counts = {}, {}, {}
-for i = 1, #ARGV, 3 do names[#names + 1] = ARGV[i] .. '/' .. ARGV[i + 1] end
-local claims, again = {}, {}
-each(names, 1000, function(...) for _, claim in ipairs(redis.call('HMGET', base .. 't', ...)) do claims[#claims + 1] = claim end end)
-if redis.call('EXISTS', base .. 'r') == 1 then
-  each(names, 1000, function(...) for _, score in ipairs(redis.call('HMGET', base .. 'r', ...)) do again[#again + 1] = score end end)
-end
-for i, name in ipairs(names) do
-  local slot, member, token = ARGV[i * 3 - 2], ARGV[i * 3 - 1], ARGV[i * 3]
-  if claims[i] and string.match(claims[i], '^(.-):') == token then
-    done[#done + 1] = name
-    counts[slot] = (counts[slot] or 0) + 1
-    if again[i] then
-      redis.call('HDEL', base .. 'r', name)
-      redis.call('ZADD', base .. 'w' .. slot, 'LT', again[i], member)
-    end
-  end
-end
-each(done, 1000, function(...)
-  redis.call('ZREM', base .. 'c', ...)
-  redis.call('HDEL', base .. 't', ...)
-end)
-for slot, count in pairs(counts) do redis.call('HINCRBY', base .. 'k', slot, -count) end
-return #done`,
+  lua: `${QUEUE}local token = ARGV[1]
+if redis.call('EXISTS', base .. 'p' .. token) == 1 then return -1 end
+if not redis.call('ZSCORE', base .. 'c', token) then return 0 end
+for _, part in ipairs(slots_of(token)) do done(part[1], every_other(part[2])) end
+forget(token)
+return 1`,
 };
 
-/** KEYS: n. ARGV: lease, then slot, member, token, ... */
+const THEIRS = `local token, theirs = ARGV[1], {}
+local i = from
+while i <= #ARGV do
+  local slot, members = ARGV[i], {unpack(ARGV, i + 2, i + 1 + ARGV[i + 1])}
+  local left = {}
+  for j, owner in ipairs(owners(slot, members)) do
+    if owner and string.match(owner, '^%d+') == token then left[#left + 1] = members[j] end
+  end
+  theirs[#theirs + 1] = {slot, left}
+  i = i + 2 + ARGV[i + 1]
+end
+redis.call('SET', base .. 'p' .. token, 1, 'PX', 86400000)
+`;
+
+/** KEYS: n. ARGV: token, then slot, how many, and the members, ... */
+export const QUEUE_COMPLETE_SOME: RedisScript = {
+  name: "slipwayQueueCompleteSome",
+  keys: 1,
+  lua: `${QUEUE}local from = 2
+${THEIRS}for _, part in ipairs(theirs) do done(part[1], part[2]) end
+return 1`,
+};
+
+/** KEYS: n. ARGV: token, lease. Of a whole claim; -1 when parts of it went other ways. */
 export const QUEUE_EXTEND: RedisScript = {
   name: "slipwayQueueExtend",
   keys: 1,
-  lua: `${NOW}${QUEUE}for i = 2, #ARGV, 3 do
-  local name = ARGV[i] .. '/' .. ARGV[i + 1]
-  local claim = redis.call('HGET', base .. 't', name)
-  if claim and string.match(claim, '^(.-):') == ARGV[i + 2] then redis.call('ZADD', base .. 'c', 'XX', now + ARGV[1], name) end
+  lua: `${NOW}${QUEUE}if redis.call('EXISTS', base .. 'p' .. ARGV[1]) == 1 then return -1 end
+redis.call('ZADD', base .. 'c', 'XX', now + ARGV[2], ARGV[1])
+return 1`,
+};
+
+/** KEYS: n. ARGV: token, lease, then slot, how many, and the members, ... They get a record of their own. */
+export const QUEUE_EXTEND_SOME: RedisScript = {
+  name: "slipwayQueueExtendSome",
+  keys: 1,
+  lua: `${NOW}${QUEUE}local from = 3
+${THEIRS}local record, parts, scores, seen = token .. '.' .. redis.call('INCR', KEYS[1]), {}, {}, {}
+for _, part in ipairs(theirs) do
+  for _, owner in ipairs(owners(part[1], part[2])) do
+    for _, old in ipairs(seen[owner] and {} or slots_of(owner)) do
+      for j = 1, #old[2], 2 do scores[old[1] .. '/' .. old[2][j]] = old[2][j + 1] end
+    end
+    seen[owner] = true
+  end
+end
+for _, part in ipairs(theirs) do
+  local slot, members, picked = part[1], part[2], {}
+  for _, member in ipairs(members) do
+    picked[#picked + 1] = member
+    picked[#picked + 1] = scores[slot .. '/' .. member] or tostring(now)
+    redis.call('HSET', base .. 't' .. slot, member, record)
+  end
+  if #picked > 0 then parts[#parts + 1] = {slot, picked} end
+end
+if #parts > 0 then
+  redis.call('SET', base .. 'b' .. record, cmsgpack.pack(parts))
+  redis.call('ZADD', base .. 'c', now + ARGV[2], record)
 end
 return 1`,
 };
@@ -220,11 +284,14 @@ export const QUEUE_STATES: RedisScript = {
   name: "slipwayQueueStates",
   keys: 1,
   lua: `${NOW}${QUEUE}local answer, oldest = {}, {}
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, 1000)) do
-  local slot, claim = string.match(name, '^(%d+)/'), redis.call('HGET', base .. 't', name)
-  if claim then
-    local score = tonumber(string.match(claim, ':(.*)'))
-    oldest[slot] = math.min(oldest[slot] or now, score < 0 and score + ahead or score)
+for _, record in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'LIMIT', 0, 5)) do
+  for _, part in ipairs(slots_of(record)) do
+    for i, owner in ipairs(owners(part[1], every_other(part[2]))) do
+      if owner == record then
+        local score = tonumber(part[2][i * 2])
+        oldest[part[1]] = math.min(oldest[part[1]] or now, score < 0 and score + ahead or score)
+      end
+    end
   end
 end
 for i, slot in ipairs(ARGV) do
@@ -250,6 +317,8 @@ export const REDIS_SCRIPTS: readonly RedisScript[] = [
   QUEUE_MARK,
   QUEUE_CLAIM,
   QUEUE_COMPLETE,
+  QUEUE_COMPLETE_SOME,
   QUEUE_EXTEND,
+  QUEUE_EXTEND_SOME,
   QUEUE_STATES,
 ];

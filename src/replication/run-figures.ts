@@ -68,7 +68,8 @@ export class RunFigures {
       [limit],
     );
     const open = await this.#database.query<{ status: string; count: number }>(
-      "SELECT status, count(*) AS count FROM executions WHERE vendor = $1 AND ended_at IS NULL GROUP BY status",
+      `SELECT e.status, count(*) AS count FROM open_executions o JOIN executions e ON e.id = o.execution_id
+        WHERE o.vendor = $1 AND e.ended_at IS NULL GROUP BY e.status`,
       [vendors.replication],
     );
     return { policies: policies.rows, targets: targets.rows, open: Object.fromEntries(open.rows.map((row) => [row.status, row.count])) };

@@ -131,7 +131,7 @@ const LAST_STATUS = "CASE e.id % 10 WHEN 0 THEN 'Error' WHEN 1 THEN 'Stopped' EL
 
 /** Running executions whose third task has just ended; what was there before is removed. Returns the first id: the others follow it. */
 export async function seed({ database }: RefreshSetting, count: number): Promise<number> {
-  await database.query("TRUNCATE executions, tasks, task_changes, outbox CASCADE");
+  await database.query("TRUNCATE executions, open_executions, tasks, task_changes, outbox CASCADE");
   const { rows } = await database.query<{ first: number }>(
     `WITH made AS (INSERT INTO executions (vendor, vendor_id, trigger, status, planned_at, started_at, tasks_total, tasks_running, tasks_succeeded)
        SELECT 'REPLICATION', i % 100, 'manual', 'Running', now(), now(), 3, 1, 2 FROM generate_series(1, $1) i RETURNING id)
@@ -143,7 +143,7 @@ export async function seed({ database }: RefreshSetting, count: number): Promise
     await tx.query("SET LOCAL session_replication_role = replica");
     await tx.query(
       `INSERT INTO tasks (execution_id, key, status, status_revision, run_count, started_at, ended_at)
-       SELECT e.id, 't' || k, CASE k WHEN 3 THEN ${LAST_STATUS} ELSE 'Success' END, 1, 1, now(), now() FROM executions e, generate_series(1, 3) k`,
+       SELECT e.id, 't' || k, CASE k WHEN 3 THEN ${LAST_STATUS} ELSE 'Success' END, 1, 1, now(), now() FROM executions e, generate_series(1, 3) k ORDER BY e.id, k`,
     );
   });
   await database.query("VACUUM ANALYZE executions, tasks");
@@ -179,12 +179,16 @@ export async function markAll({ producer }: RefreshSetting, first: number, count
   return saved + dropped - before.saved - before.dropped;
 }
 
-/** Resolves when none is open; calls back at each look. */
+/** Resolves when none is open; calls back at each look, which begins where the last one found an open one. */
 export async function untilRefreshed({ database }: RefreshSetting, onLook: () => Promise<void> = () => Promise.resolve()): Promise<void> {
-  for (;;) {
-    const { rowCount } = await database.query("SELECT 1 AS bench FROM executions WHERE ended_at IS NULL LIMIT 1");
+  for (let first = 0; ;) {
+    const { rows } = await database.query<{ id: number }>(
+      "SELECT execution_id AS id, 1 AS bench FROM open_executions WHERE execution_id >= $1 ORDER BY execution_id LIMIT 1",
+      [first],
+    );
     await onLook();
-    if (rowCount === 0) return;
+    if (!rows[0]) return;
+    first = rows[0].id;
     await delay(250);
   }
 }

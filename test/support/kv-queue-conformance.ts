@@ -173,6 +173,36 @@ export function queueTests(driver: string, subject: () => KvSubject): void {
     assert.equal((await b.queue(queue).claim([0], 1, 60_000)).length, 1);
   });
 
+  test(`${driver}: of one claim a part is completed, a part held longer, a part given back, and the rest ends with its lease`, async () => {
+    const { a, b } = subject();
+    const queue = a.queue(name("queue"));
+    await queue.mark([...marks(0, ["done", "held", "back"]), ...marks(1, ["rest", "held"])]);
+    await pause(20);
+    const claims = await queue.claim([0, 1], 10, 300);
+    const pick = (slot: number, member: string): Claim[] => claims.filter((claim) => claim.slot === slot && claim.member === member);
+    await queue.complete(pick(0, "done"));
+    await queue.extend([...pick(0, "held"), ...pick(1, "held")], 60_000);
+    await queue.extend(pick(0, "back"), 0);
+    const back = await queue.claim([0, 1], 10, 60_000);
+    assert.deepEqual(membersOf(back), ["back"]);
+    assert.ok((back[0]?.ageMs ?? 0) >= 15, "what comes back waits since its first mark");
+    await pause(400);
+    const rest = await queue.claim([0, 1], 10, 60_000);
+    assert.deepEqual(membersOf(rest), ["rest"]);
+    assert.deepEqual([await depth(queue, 0), await depth(queue, 1)], [2, 2]);
+    await queue.mark(marks(1, ["held"]));
+    await queue.complete(claims);
+    assert.deepEqual(
+      [await depth(queue, 0), await depth(queue, 1)],
+      [1, 2],
+      "only what was held longer was still in the hands of the first claim",
+    );
+    assert.deepEqual(membersOf(await queue.claim([0, 1], 10, 60_000)), ["held"], "marked again meanwhile");
+    await queue.complete([...back, ...rest]);
+    assert.deepEqual([await depth(queue, 0), await depth(queue, 1)], [0, 1]);
+    await b.check();
+  });
+
   test(`${driver}: concurrent claimers never share a member, and with marks all the while nothing is lost`, async () => {
     const { a, b } = subject();
     const queue = name("queue");

@@ -45,12 +45,12 @@ export interface StepOptions {
   readonly asideMs: number;
 }
 
-/** Ordered as the index of open executions is. */
 const OPEN = `SELECT e.id, e.vendor, e.workflow_id AS "workflowId", e.run_id AS "runId",
-  e.updated_at < now() - $4 * interval '1 millisecond' AS quiet,
+  e.updated_at < now() - $3 * interval '1 millisecond' AS quiet,
   e.planned_at IS NOT NULL AND NOT EXISTS (
     SELECT 1 FROM tasks t WHERE t.execution_id = e.id AND (task_status_rank(t.status) < 3 OR t.retry_at IS NOT NULL)) AS finished
-  FROM executions e WHERE e.ended_at IS NULL AND (e.vendor, e.id) > ($1, $2) ORDER BY e.vendor, e.id LIMIT $3`;
+  FROM open_executions o JOIN executions e ON e.id = o.execution_id
+ WHERE e.ended_at IS NULL AND o.execution_id > $1 ORDER BY o.execution_id LIMIT $2`;
 
 /** The last activity of a run may be about to tell its end. */
 const QUIET_MS = 60_000;
@@ -86,8 +86,7 @@ export class ExecutionReconciler {
   }
 
   async #lookAtOpen({ after, limit }: StepOptions, signal: AbortSignal): Promise<ReconcileStep> {
-    const [, vendor = "", id = "0"] = /^(.*)\/(\d+)$/.exec(after ?? "") ?? [];
-    const { rows } = await this.#options.database.query<OpenExecution>(OPEN, [vendor, Number(id), limit, this.#quietMs]);
+    const { rows } = await this.#options.database.query<OpenExecution>(OPEN, [Number(after ?? 0), limit, this.#quietMs]);
     const finished = rows.filter((row) => row.finished);
     const marked = await this.#options.queue.mark(finished.map((row) => ({ id: row.id, vendor: row.vendor, urgent: true })));
     const unsure = rows.filter((row) => row.quiet && !row.finished);
@@ -99,7 +98,7 @@ export class ExecutionReconciler {
       ended += outcomes.filter(Boolean).length;
     }
     const last = rows.length < limit ? undefined : rows.at(-1);
-    return { marked, ended, next: last ? `${last.vendor}/${last.id}` : null };
+    return { marked, ended, next: last ? String(last.id) : null };
   }
 
   async #endIfClosed({ id, workflowId, runId }: OpenExecution, signal: AbortSignal): Promise<boolean> {

@@ -93,8 +93,9 @@ export class RunBooks {
   /** Whose start got lost: neither started nor waiting in the queue for a while. */
   async lost(olderThanMs: number, limit: number): Promise<PendingRun[]> {
     const { rows } = await this.#database.query<PendingRow>(
-      `SELECT e.id, e.trigger, r.policy_id, r.kind FROM executions e JOIN replication_runs r ON r.execution_id = e.id
-        WHERE e.vendor = $1 AND e.ended_at IS NULL AND e.run_id IS NULL AND NOT r.queued
+      `SELECT e.id, e.trigger, r.policy_id, r.kind
+         FROM open_executions o JOIN executions e ON e.id = o.execution_id JOIN replication_runs r ON r.execution_id = e.id
+        WHERE o.vendor = $1 AND e.ended_at IS NULL AND e.run_id IS NULL AND NOT r.queued
           AND e.created_at < now() - make_interval(secs => $2 / 1000.0)
         ORDER BY e.id LIMIT $3`,
       [vendors.replication, olderThanMs, limit],
@@ -105,8 +106,9 @@ export class RunBooks {
   /** Runs that should be going on, and were not heard of for a while; in order, after a given one. */
   async open(options: { readonly quietMs: number; readonly after: number; readonly limit: number }): Promise<OpenRun[]> {
     const { rows } = await this.#database.query<OpenRow>(
-      `SELECT e.id, e.status, e.updated_at, r.policy_id, e.workflow_id, e.run_id FROM executions e JOIN replication_runs r ON r.execution_id = e.id
-        WHERE e.vendor = $1 AND e.ended_at IS NULL AND e.run_id IS NOT NULL AND e.id > $2
+      `SELECT e.id, e.status, e.updated_at, r.policy_id, e.workflow_id, e.run_id
+         FROM open_executions o JOIN executions e ON e.id = o.execution_id JOIN replication_runs r ON r.execution_id = e.id
+        WHERE o.vendor = $1 AND o.execution_id > $2 AND e.ended_at IS NULL AND e.run_id IS NOT NULL
           AND e.updated_at < now() - make_interval(secs => $3 / 1000.0)
         ORDER BY e.id LIMIT $4`,
       [vendors.replication, options.after, options.quietMs, options.limit],
