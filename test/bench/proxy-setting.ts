@@ -48,6 +48,7 @@ export interface Upstream {
   /** Of the registry itself. */
   readonly url: string;
   readonly port: number;
+  readonly pid: number | undefined;
   /** Where the registry keeps its files. */
   readonly folder: string;
 }
@@ -69,7 +70,7 @@ export async function startUpstream(t: Cleanable): Promise<Upstream> {
   const url = `http://127.0.0.1:${port}`;
   for (let turn = 0; turn < 200; turn += 1) {
     const answer = await fetch(`${url}/v2/`).catch(() => null);
-    if (answer?.ok) return { url, port, folder: join(folder, "data") };
+    if (answer?.ok) return { url, port, pid: child.pid, folder: join(folder, "data") };
     await delay(50);
   }
   throw new Error("docker-registry did not start");
@@ -83,6 +84,7 @@ async function ended(child: ChildProcess): Promise<void> {
 
 export interface Gate {
   readonly port: number;
+  readonly pid: number | undefined;
   readonly url: string;
   set(faults: Partial<GateFaults>): Promise<void>;
   /** What passed since the last call. */
@@ -99,6 +101,7 @@ export async function startGate(t: Cleanable, target: Upstream): Promise<Gate> {
   const ask = caller<{ counts?: GateCounts }>(child);
   return {
     port,
+    pid: child.pid,
     url: `http://127.0.0.1:${port}`,
     set: async (faults) => void (await ask({ faults })),
     take: async () => (await ask({ take: true })).counts as GateCounts,

@@ -3,6 +3,7 @@
  * that SLIPWAY_BENCH_PEERS names): wall time and requests by kind. Source and target are docker-registry behind gates that count and delay; each tool gets a fresh target.
  * `node test/bench/replication-copy.ts [rounds] [delay ms] [repositories] [MB of a large layer] [peers, with commas]`. Full size: 4 0 20 100, and 3 20 5 100.
  */
+import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { tempDir } from "../support/temp.ts";
@@ -116,7 +117,7 @@ await bench(async (t) => {
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const tool of tools) {
       try {
-        samples.get(tool.name)?.push(await sample(tool, { source, filled, isFirst: round === 0 }));
+        samples.get(tool.name)?.push(await sample(tool, { registry, source, filled, isFirst: round === 0 }));
       } catch (error) {
         // A peer that cannot do it is left out; ours must.
         if (tool === tools[0]) throw error;
@@ -127,7 +128,7 @@ await bench(async (t) => {
   report(samples);
 });
 
-async function sample(tool: Tool, options: { source: Gate; filled: Filled; isFirst: boolean }): Promise<Sample> {
+async function sample(tool: Tool, options: { registry: Upstream; source: Gate; filled: Filled; isFirst: boolean }): Promise<Sample> {
   const { source, filled, isFirst } = options;
   const scope = benchScope();
   try {
@@ -136,9 +137,11 @@ async function sample(tool: Tool, options: { source: Gate; filled: Filled; isFir
     await target.set({ delayMs: DELAY_MS });
     const run = await tool.prepare({ source, target, filled, folder: await tempDir(scope, "slipway-bench-copy-") });
     await Promise.all([source.take(), target.take()]);
-    const before = tool.cpu?.() ?? 0;
+    const meters = [tool.cpu ?? childrenCpu, sumOf(options.registry, registry), sumOf(source, target)];
+    const before = meters.map((meter) => meter());
     const full = await run();
-    const cpu = tool.cpu ? `, ${(tool.cpu() - before).toFixed(2)} s of CPU` : "";
+    const [own, registries, gates] = meters.map((meter, index) => (meter() - (before[index] ?? 0)).toFixed(1));
+    const cpu = `, ${own} s of CPU (registries ${registries}, gates ${gates})`;
     const copied = await Promise.all([source.take(), target.take()] as const);
     const wrong = await missingTags(registry, filled.tags);
     if (wrong.length > 0) throw new Error(`${tool.name}: ${wrong.length} tags are missing or wrong, such as ${wrong[0]}`);
@@ -155,6 +158,16 @@ async function sample(tool: Tool, options: { source: Gate; filled: Filled; isFir
   } finally {
     await scope.close();
   }
+}
+
+function sumOf(...processes: readonly { readonly pid: number | undefined }[]): () => number {
+  return () => processes.reduce((sum, { pid }) => sum + cpuOf(pid), 0);
+}
+
+/** Of programs that were run and have ended. */
+function childrenCpu(): number {
+  const fields = readFileSync("/proc/self/stat", "utf8").split(") ").at(-1)?.split(" ") ?? [];
+  return (Number(fields[13]) + Number(fields[14])) / 100;
 }
 
 function report(samples: ReadonlyMap<string, readonly Sample[]>): void {
