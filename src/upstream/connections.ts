@@ -7,10 +7,11 @@ import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
 import { rootCertificates } from "node:tls";
 import { LRUCache } from "lru-cache";
-import type { buildConnector, Pool } from "undici";
+import type { buildConnector, Dispatcher } from "undici";
 import type * as undiciModule from "undici";
 import type { AddressGuard, Reach } from "./address-guard.ts";
 import { forbidden } from "./address-guard.ts";
+import { keep, recycleWritten, reusedReads } from "./read-memory.ts";
 import type { Method } from "./request.ts";
 
 export interface TlsSettings {
@@ -64,12 +65,12 @@ function loadUndici(): Promise<Undici> {
 
 export class Connections {
   readonly #options: ConnectionsOptions;
-  readonly #pools: LRUCache<string, Pool>;
+  readonly #pools: LRUCache<string, Dispatcher>;
   readonly #classes = new LRUCache<string, "private" | "public">({ max: 2000, ttl: CLASS_TTL_MS });
 
   constructor(options: ConnectionsOptions) {
     this.#options = options;
-    this.#pools = new LRUCache<string, Pool>({
+    this.#pools = new LRUCache<string, Dispatcher>({
       max: options.maxOrigins ?? 256,
       // Calls under way finish; the pool takes no new ones.
       dispose: (pool) => void pool.close().catch(() => undefined),
@@ -105,13 +106,13 @@ export class Connections {
     this.#classes.set(origin, this.#classes.get(origin) === "public" ? "public" : found);
   }
 
-  #pool(request: WireRequest, undici: Undici): Pool {
+  #pool(request: WireRequest, undici: Undici): Dispatcher {
     const { origin } = request.url;
     const { ca, insecure } = request.tls;
     const key = JSON.stringify([origin, request.reach, insecure, ca]);
     const known = this.#pools.get(key);
     if (known) return known;
-    const pool = new undici.Pool(origin, {
+    const bare = new undici.Pool(origin, {
       connections: this.#options.connectionsPerOrigin ?? 256,
       pipelining: 1,
       allowH2: false,
@@ -119,6 +120,7 @@ export class Connections {
       keepAliveMaxTimeout: 60_000,
       connect: this.#connector(origin, request, undici),
     });
+    const pool = bare.compose(keepChunked);
     this.#pools.set(key, pool);
     return pool;
   }
@@ -129,6 +131,7 @@ export class Connections {
       allowH2: false,
       timeout: this.#options.connectMs ?? 5000,
       autoSelectFamily: true,
+      onread: reusedReads,
       lookup: guard.lookup(reach),
       rejectUnauthorized: !tls.insecure,
       // An additional authority: what a registry redirects to is often signed by a public one.
@@ -145,7 +148,10 @@ export class Connections {
         const [error, socket] = args;
         if (error) return callback(error, null);
         const refusal = this.#inspect(origin, reach, socket);
-        if (!refusal) return callback(null, socket);
+        if (!refusal) {
+          recycleWritten(socket);
+          return callback(null, socket);
+        }
         socket.destroy();
         return callback(refusal, null);
       });
@@ -166,4 +172,25 @@ export class Connections {
     this.#pools.clear();
     await Promise.all(pools.map((pool) => pool.destroy().catch(() => undefined)));
   }
+}
+
+/** The pieces of a chunked body that came with one read share its memory: it is left to the garbage collector. */
+function keepChunked(dispatch: Dispatcher.Dispatch): Dispatcher.Dispatch {
+  return (options, handler) => {
+    let isWhole = false;
+    return dispatch(options, {
+      onRequestStart: (...args) => handler.onRequestStart?.(...args),
+      onRequestUpgrade: (...args) => handler.onRequestUpgrade?.(...args),
+      onResponseStart(controller, status, headers, message) {
+        isWhole = headers["content-length"] !== undefined && headers["transfer-encoding"] === undefined;
+        handler.onResponseStart?.(controller, status, headers, message);
+      },
+      onResponseData(controller, chunk) {
+        if (!isWhole) keep(chunk);
+        handler.onResponseData?.(controller, chunk);
+      },
+      onResponseEnd: (...args) => handler.onResponseEnd?.(...args),
+      onResponseError: (...args) => handler.onResponseError?.(...args),
+    });
+  };
 }

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { tempDir } from "../support/temp.ts";
 import { mustRun } from "../support/tools.ts";
 import { median } from "./http-load.ts";
-import { bench, benchScope, cpuOf, requestsText, startGate, startUpstream, totalRequests } from "./proxy-setting.ts";
+import { bench, benchScope, cpuOf, requestsText, settleMemory, startGate, startUpstream, totalRequests } from "./proxy-setting.ts";
 import type { GateCounts } from "./proxy-gate.ts";
 import type { Gate, Upstream } from "./proxy-setting.ts";
 import { fillRegistry, findPeer, missingTags, startReplication } from "./replication-setting.ts";
@@ -137,6 +137,7 @@ async function sample(tool: Tool, options: { registry: Upstream; source: Gate; f
     await target.set({ delayMs: DELAY_MS });
     const run = await tool.prepare({ source, target, filled, folder: await tempDir(scope, "slipway-bench-copy-") });
     await Promise.all([source.take(), target.take()]);
+    await settleMemory(1.5 * filled.bytes);
     const meters = [tool.cpu ?? childrenCpu, sumOf(options.registry, registry), sumOf(source, target)];
     const before = meters.map((meter) => meter());
     const full = await run();

@@ -4,14 +4,12 @@
  */
 import type { Readable } from "node:stream";
 import { SlipwayError } from "../../core/errors.ts";
+import { recycle } from "../../upstream/read-memory.ts";
 import { releasePiece, takePiece } from "./piece-memory.ts";
-
-/** Smaller ones may be parts of memory that others use too. */
-const OWN_MEMORY_BYTES = 16 * 1024;
 
 /**
  * Pieces are valid until the next one is asked for, or as long as somebody holds them (piece-memory.ts). What is there is given at once, however little it is. The body's chunks must come from a
- * socket and have no other reader: their memory is freed as soon as they were copied.
+ * socket and have no other reader: their memory is given back as soon as they were copied.
  */
 export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
   const gathered = new Gathering(body);
@@ -29,7 +27,7 @@ class Gathering {
   #length = 0;
   /** What did not fit; the body is paused as long as there is any. */
   #rest: Buffer[] = [];
-  #copied: ArrayBuffer[] = [];
+  #copied: Buffer[] = [];
   #isOver = false;
   #error: Error | null = null;
   #wake: (() => void) | null = null;
@@ -94,15 +92,12 @@ class Gathering {
     const taken = this.#rest.length > 0 ? 0 : chunk.copy(this.#filling, this.#length);
     this.#length += taken;
     if (taken < chunk.length) this.#rest.push(taken === 0 ? chunk : chunk.subarray(taken));
-    else if (ownsMemory(chunk)) this.#copied.push(chunk.buffer);
+    else this.#copied.push(chunk);
   }
 
-  /**
-   * Left to the garbage collector, each 20 MB from a socket cost a full collection, which took longer than the bytes themselves. Not at once: the parser that gave a
-   * chunk still looks at it until its turn is over.
-   */
+  /** Not at once: the parser that gave a chunk still looks at it until its turn is over. */
   #free(): void {
-    for (const memory of this.#copied) memory.transfer(0);
+    for (const chunk of this.#copied) recycle(chunk);
     this.#copied = [];
   }
 
@@ -112,10 +107,4 @@ class Gathering {
     this.#error = error;
     this.#wakeUp();
   }
-}
-
-/** The last part of a piece of memory that is larger than what buffers share: what came before it was taken earlier. */
-function ownsMemory(chunk: Buffer): chunk is Buffer<ArrayBuffer> {
-  const { buffer, byteOffset, byteLength } = chunk;
-  return buffer instanceof ArrayBuffer && buffer.byteLength >= OWN_MEMORY_BYTES && byteOffset + byteLength === buffer.byteLength;
 }

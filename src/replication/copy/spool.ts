@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { sleep } from "../../core/clock.ts";
 import { SlipwayError, toSlipwayError } from "../../core/errors.ts";
+import { recycle } from "../../upstream/read-memory.ts";
 import { quickRetryMs, unwrap } from "./plan/failure.ts";
 
 export interface SpoolOptions {
@@ -130,6 +131,7 @@ export class Spool {
       for await (const chunk of source as AsyncIterable<Buffer>) {
         if (this.#failure) return;
         await this.#file.write(chunk, 0, chunk.length, this.#written);
+        recycle(chunk);
         this.#written += chunk.length;
         this.#wakeAll();
       }
