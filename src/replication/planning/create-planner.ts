@@ -53,7 +53,7 @@ export interface PlannerLimits {
 export const DEFAULT_PLANNER_LIMITS: PlannerLimits = {
   firstStep: { durationMs: 1_000, batches: 20 },
   laterSteps: { durationMs: 10_000, batches: 200 },
-  firstBatchWeight: 20,
+  firstBatchWeight: 10,
   batchWeight: 50,
 };
 
