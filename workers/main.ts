@@ -86,8 +86,8 @@ interface StartInput {
 
 async function start({ config, logger, closer, signal, isMember }: StartInput): Promise<Started> {
   const { server } = config.settings;
-  // What a refresher has in hand is garbage a moment later. Left to itself, the heap of a busy one grows by half with it.
-  if (config.roles.size === 1 && config.roles.has("refresh")) setFlagsFromString("--heap-growing-percent=20");
+  // What workers have in hand is garbage a moment later. Left to itself, the heap of a busy one grows by half with it.
+  if (!config.roles.has("proxy") && !config.roles.has("api")) setFlagsFromString("--heap-growing-percent=20");
   const services = await openServices({ config, logger, signal });
   closer.add("services", () => services.close());
   // Members of a process group, and processes that joined an owner, share its port on purpose.
