@@ -282,6 +282,7 @@ async function openUpstream({ config, parts, closer }: BuildInput, opened: State
       prefetch: settings.prefetch,
     },
     maxFills: settings.max_fills,
+    unread: { finishFromPercent: settings.finish_unread_percent },
   });
   closer.add("proxy", () => proxy.close());
   const registryProbe = new RegistryProbe({ openPool: () => new UpstreamPool({ ...reach, attempts: 1 }) });

@@ -6,6 +6,8 @@ import { readQueryBoolean, readQueryText } from "./conventions.ts";
 
 const DEFAULT_PAGE_SIZE = 10;
 const MAX_PAGE_SIZE = 100;
+/** For Harbor a size of 0 or less is no limit; nobody gets more than this at once. */
+const UNPAGED = 10_000;
 const MAX_Q_LENGTH = 4096;
 
 /** `keys` are those that the list knows; others are ignored unless the client asks to be strict. */
@@ -20,18 +22,17 @@ export function readListQuery(request: Request, keys: readonly string[]): ListQu
 }
 
 export function readPage(request: Request): { readonly page: number; readonly pageSize: number } {
-  return {
-    page: readPositive(request, "page", { fallback: 1, max: 1_000_000_000 }),
-    pageSize: readPositive(request, "page_size", { fallback: DEFAULT_PAGE_SIZE, max: MAX_PAGE_SIZE }),
-  };
+  const page = readInteger(request, "page", { fallback: 1, min: 1, max: 1_000_000_000 });
+  const pageSize = readInteger(request, "page_size", { fallback: DEFAULT_PAGE_SIZE, min: Number.NEGATIVE_INFINITY, max: MAX_PAGE_SIZE });
+  return pageSize > 0 ? { page, pageSize } : { page: 1, pageSize: UNPAGED };
 }
 
-function readPositive(request: Request, name: string, { fallback, max }: { fallback: number; max: number }): number {
+function readInteger(request: Request, name: string, { fallback, min, max }: { fallback: number; min: number; max: number }): number {
   const text = readQueryText(request, name);
   if (text === undefined || text === "") return fallback;
   if (!/^-?\d{1,12}$/.test(text)) throw new SlipwayError("UNPROCESSABLE", { message: `${name} in query must be of type int64` });
   const value = Number(text);
-  if (value < 1) throw new SlipwayError("UNPROCESSABLE", { message: `${name} in query should be greater than or equal to 1` });
+  if (value < min) throw new SlipwayError("UNPROCESSABLE", { message: `${name} in query should be greater than or equal to ${min}` });
   if (value > max) throw new SlipwayError("UNPROCESSABLE", { message: `${name} in query should be less than or equal to ${max}` });
   return value;
 }
@@ -39,7 +40,7 @@ function readPositive(request: Request, name: string, { fallback, max }: { fallb
 /** X-Total-Count, and Link to the neighbour pages with every other parameter kept. */
 export function setListHeaders(request: Request, response: Response, page: { total: number; page: number; pageSize: number }): void {
   response.set("X-Total-Count", String(page.total));
-  if (page.total === 0) return;
+  if (page.total === 0 || page.pageSize > MAX_PAGE_SIZE) return;
   const links: string[] = [];
   if (page.page > 1) links.push(linkTo(request, page.page - 1, { size: page.pageSize, rel: "prev" }));
   if (page.page * page.pageSize < page.total) links.push(linkTo(request, page.page + 1, { size: page.pageSize, rel: "next" }));

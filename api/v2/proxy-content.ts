@@ -5,7 +5,7 @@ import { LIMITS } from "../../src/core/limits.ts";
 import { requireDigest } from "../../src/oci/digests.ts";
 import { parseRange } from "../../src/oci/ranges.ts";
 import { parseReference } from "../../src/oci/references.ts";
-import type { OpenBlob } from "../../src/proxy/fill/fill-engine.ts";
+import type { OpenBlob } from "../../src/proxy/fill/open-blob.ts";
 import type { ProxyBlobs } from "../../src/proxy/proxy-blobs.ts";
 import type { ProxyLists } from "../../src/proxy/proxy-lists.ts";
 import type { CacheState, ProxyManifests } from "../../src/proxy/proxy-manifests.ts";

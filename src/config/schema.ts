@@ -320,6 +320,13 @@ export const SCHEMA = {
       max: 10_000,
       doc: "Blobs that one process fetches at the same time before prefetching waits.",
     }),
+    finish_unread_percent: int(0, {
+      env: "SLIPWAY_PROXY_FINISH_UNREAD_PERCENT",
+      min: 0,
+      max: 101,
+      unit: "%",
+      doc: "A blob that no client waits for any more is fetched to its end when so much of it is here; else the fetch stops, and goes on with the next client. 0: always to the end, so that the next client finds it; 101: never. What prefetching began is fetched in any case.",
+    }),
   },
   refresh: {
     slots: int(64, {

@@ -9,6 +9,7 @@ import type { Logger } from "../telemetry/logger.ts";
 import type { UpstreamPool } from "../upstream/pool.ts";
 import { DEFAULT_FILL_LIMITS } from "./fill/fill.ts";
 import { FillEngine } from "./fill/fill-engine.ts";
+import type { UnreadPolicy } from "./fill/unread-fills.ts";
 import { FillLeases } from "./fill/fill-lease.ts";
 import type { ProcessIdentity } from "./fill/fill-lease.ts";
 import { RemoteFills } from "./fill/remote-fills.ts";
@@ -45,6 +46,7 @@ export interface ProxyOptions {
   readonly mirrorHost: string | null;
   readonly defaults: ProxyDefaults;
   readonly maxFills: number;
+  readonly unread: UnreadPolicy;
 }
 
 export interface Proxy {
@@ -175,6 +177,7 @@ function createFillEngine(options: ProxyOptions, { leases, usage }: { leases: Fi
     folder: options.stagingFolder,
     limits: DEFAULT_FILL_LIMITS,
     maxFills: options.maxFills,
+    unread: options.unread,
     logger: options.logger,
     onStored: (digest) => usage.touch(digest),
   });

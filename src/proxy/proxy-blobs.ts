@@ -5,7 +5,9 @@ import { isSlipwayError, SlipwayError } from "../core/errors.ts";
 import type { Queryable } from "../db/pool.ts";
 import type { UpstreamClient } from "../upstream/client.ts";
 import type { Priority } from "../upstream/types.ts";
-import type { FillEngine, FillRequest, OpenBlob } from "./fill/fill-engine.ts";
+import type { FillEngine } from "./fill/fill-engine.ts";
+import type { FillRequest } from "./fill/fill-request.ts";
+import type { OpenBlob } from "./fill/open-blob.ts";
 import type { ProxyName } from "./proxy-manifests.ts";
 
 export interface ProxyBlobsOptions {

@@ -5,7 +5,7 @@ import type { HostGateStats } from "../upstream/host-gate.ts";
 import type { UpstreamStats } from "../upstream/pool.ts";
 import type { CacheTraffic } from "./cache-traffic.ts";
 import type { CacheTotals, CacheView } from "./cache-view.ts";
-import type { FillStats } from "./fill/fill-engine.ts";
+import type { FillStats } from "./fill/fill-stats.ts";
 
 export interface ProxyMetricsParts {
   readonly fills: { readonly stats: Readonly<FillStats>; readonly active: number };
@@ -46,6 +46,7 @@ function fillFamilies({ fills, usage }: ProxyMetricsParts): MetricFamily[] {
       outcome("failed", stats.failed),
     ]),
     counter("slipway_proxy_fill_seconds_total", "Time that completed fills took; divide by the completed ones.", stats.secondsSum),
+    counter("slipway_proxy_fills_unread_total", "Fills that were stopped because no client waited for them any more.", stats.unread),
     counter("slipway_proxy_fill_mismatches_total", "Upstream sent bytes of another digest.", stats.mismatches),
     counter("slipway_proxy_coalesced_total", "Requests that read what was on its way already, by whose fetch it was.", [
       { value: stats.joined, labels: { owner: "self" } },

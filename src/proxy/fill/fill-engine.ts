@@ -9,13 +9,12 @@ import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import { sleep } from "../../core/clock.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { Logger } from "../../telemetry/logger.ts";
-import type { UpstreamClient } from "../../upstream/client.ts";
-import type { Priority } from "../../upstream/types.ts";
 import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
 import { adoptFor, adoptStored } from "./fill-adoption.ts";
 import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
+import type { FillRequest, FillTarget } from "./fill-request.ts";
 import { fetcherOf } from "./fill-source.ts";
 import { noFills } from "./fill-stats.ts";
 import type { FillStats } from "./fill-stats.ts";
@@ -25,24 +24,8 @@ import { isWithoutRoom, readOpenBlob } from "./open-blob.ts";
 import type { OpenBlob } from "./open-blob.ts";
 import type { RemoteFills } from "./remote-fills.ts";
 import { removeLeftovers } from "./staging-leftovers.ts";
-
-export type { FillStats } from "./fill-stats.ts";
-export type { OpenBlob } from "./open-blob.ts";
-
-export interface FillTarget {
-  readonly projectId: number;
-  /** The name under which the content is kept here. */
-  readonly repository: string;
-}
-
-export interface FillRequest extends FillTarget {
-  readonly upstreamRepository: string;
-  readonly digest: string;
-  /** From a descriptor of a manifest of this repository. */
-  readonly size: number | null;
-  readonly client: UpstreamClient;
-  readonly priority: Priority;
-}
+import { UnreadFills } from "./unread-fills.ts";
+import type { UnreadPolicy } from "./unread-fills.ts";
 
 export interface FillEngineOptions {
   readonly writer: BlobWriter;
@@ -56,6 +39,7 @@ export interface FillEngineOptions {
   readonly limits: FillLimits;
   /** Prefetches begin only while fewer fills run in this process. */
   readonly maxFills: number;
+  readonly unread: UnreadPolicy;
   readonly logger: Logger;
   /** Told of every blob that came from upstream. */
   readonly onStored: (digest: string, size: number) => void;
@@ -84,12 +68,14 @@ export class FillEngine {
   readonly #running = new Map<string, Running>();
   readonly #followed = new LRUCache<string, Shared<Growing>>({ max: MAX_FOLLOWED });
   readonly #starting = new Map<string, { repository: string; source: Promise<Growing | StoredBlob> }>();
+  readonly #unread: UnreadFills;
   readonly #timers: readonly NodeJS.Timeout[];
   #isClosed = false;
   readonly stats: FillStats = noFills();
 
   constructor(options: FillEngineOptions) {
     this.#options = options;
+    this.#unread = new UnreadFills(options.unread);
     this.#timers = [
       setInterval(() => void this.#renew(), RENEW_MS).unref(),
       setInterval(() => void this.#removeLeftovers(), LEFTOVERS_EVERY_MS).unref(),
@@ -104,7 +90,10 @@ export class FillEngine {
   /** What this host has of a fill, for other hosts that follow it: of this process, or of another one on this host. */
   async find(digest: string): Promise<Growing | null> {
     const running = this.#running.get(digest);
-    if (running) return running.source;
+    if (running) {
+      this.#unread.want(running.source);
+      return running.source;
+    }
     const { leases, self } = this.#options;
     const owner = await leases.findOwner(digest);
     return owner !== null && owner.host === self.host ? this.#fileFollower(digest, async () => null) : null;
@@ -115,22 +104,19 @@ export class FillEngine {
     const opened = await this.#answered(request, signal);
     if ("bytes" in opened) return opened;
     const { first, size } = opened;
-    return {
+    this.#unread.opened(first);
+    const { limits, store } = this.#options;
+    const common = {
+      request,
+      first,
       size,
-      read: (range, options) =>
-        readOpenBlob({
-          ...options,
-          request,
-          first,
-          range,
-          size,
-          heldBackBytes: this.#options.limits.heldBackBytes,
-          stats: this.stats,
-          rejoin: () => this.#join(request),
-          readStored: async (part) =>
-            (await this.#options.store.read(request.digest, { start: part.start, end: part.end - 1 })) as AsyncIterable<Uint8Array>,
-        }),
+      heldBackBytes: limits.heldBackBytes,
+      stats: this.stats,
+      rejoin: () => this.#join(request),
+      readStored: async (part: { start: number; end: number }) =>
+        (await store.read(request.digest, { start: part.start, end: part.end - 1 })) as AsyncIterable<Uint8Array>,
     };
+    return { size, read: (range, options) => this.#unread.reading(first, readOpenBlob({ ...options, ...common, range })) };
   }
 
   /** What another process could not get is asked for on our own account: its trouble need not be ours. */
@@ -161,7 +147,7 @@ export class FillEngine {
     const wanted = fresh.slice(0, room);
     if (wanted.length === 0) return;
     const owned = await this.#options.leases.ownedOf(wanted.map(({ digest }) => digest));
-    await Promise.all(wanted.filter(({ digest }) => !owned.has(digest)).map((request) => this.#join(request)));
+    await Promise.all(wanted.filter(({ digest }) => !owned.has(digest)).map((request) => this.#joinForItself(request)));
   }
 
   /** This process fetches it for this repository, or is about to: nothing has to be looked up to join. */
@@ -173,7 +159,7 @@ export class FillEngine {
 
   /** Fetches to the end; for the workflow that completes what no process holds. */
   async complete(request: FillRequest, signal: AbortSignal): Promise<void> {
-    const growing = await this.#join(request);
+    const growing = await this.#joinForItself(request);
     if ("bytes" in growing) return;
     while (growing.state === "running") await growing.change(signal);
     if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
@@ -185,6 +171,13 @@ export class FillEngine {
     const running = [...this.#running.values()];
     await Promise.all(running.map(({ source }) => source.abandon(new SlipwayError("DRAINING"))));
     await Promise.all(running.map(({ source, fence }) => this.#options.leases.release(source.digest, fence, null).catch(() => undefined)));
+  }
+
+  /** Whether a client reads it or not. */
+  async #joinForItself(request: FillRequest): Promise<Growing | StoredBlob> {
+    const source = await this.#join(request);
+    if (!("bytes" in source)) this.#unread.want(source);
+    return source;
   }
 
   async #join(request: FillRequest): Promise<Growing | StoredBlob> {
@@ -325,12 +318,17 @@ export class FillEngine {
       this.stats.secondsSum += (performance.now() - fill.startedAt) / 1000;
       await leases.complete(digest, fence).catch(() => undefined);
     } catch (error) {
-      this.stats.failed += 1;
-      logger.warn({ digest, error }, "a fill failed");
-      // What upstream does not have leaves nothing to resume.
-      const end = isSlipwayError(error, "BLOB_UNKNOWN", "NAME_UNKNOWN")
-        ? leases.complete(digest, fence)
-        : leases.release(digest, fence, fill.failure?.code ?? "INTERNAL");
+      const isUnread = this.#unread.wasStopped(fill);
+      if (isUnread) this.stats.unread += 1;
+      else {
+        this.stats.failed += 1;
+        logger.warn({ digest, error }, "a fill failed");
+      }
+      // What upstream does not have leaves nothing to resume, and what nobody reads is not resumed before somebody does.
+      const end =
+        isUnread || isSlipwayError(error, "BLOB_UNKNOWN", "NAME_UNKNOWN")
+          ? leases.complete(digest, fence)
+          : leases.release(digest, fence, fill.failure?.code ?? "INTERNAL");
       await end.catch(() => undefined);
     } finally {
       // A successor may have taken its place.

@@ -12,6 +12,8 @@ export interface FillStats {
   aheadRequests: number;
   /** Reads that went past the cache because there was no room to stage. */
   unstaged: number;
+  /** Fills that were stopped because no client waited for them any more. */
+  unread: number;
   secondsSum: number;
 }
 
@@ -28,6 +30,7 @@ export function noFills(): FillStats {
     aheadBytes: 0,
     aheadRequests: 0,
     unstaged: 0,
+    unread: 0,
     secondsSum: 0,
   };
 }

@@ -35,8 +35,15 @@ test("the API keeps Harbor's conventions", async (t) => {
     assert.deepEqual([empty.text, empty.headers.get("x-total-count"), empty.headers.get("link")], ["[]", "0", null]);
   });
 
-  await t.test("pages out of bounds are refused, not unlimited", async () => {
-    for (const query of ["page_size=101", "page_size=0", "page_size=-1", "page=0", "page=x"]) {
+  await t.test("a size of nothing asks for everything, without neighbours", async () => {
+    for (const size of ["0", "-1"]) {
+      const all = await get(`${USERS}?page_size=${size}&page=2&sort=username`);
+      assert.deepEqual([all.status, all.json.length, all.headers.get("x-total-count"), all.headers.get("link")], [200, 5, "5", null]);
+    }
+  });
+
+  await t.test("pages out of bounds are refused", async () => {
+    for (const query of ["page_size=101", "page=0", "page=x"]) {
       const answer = await get(`${USERS}?${query}`);
       assert.deepEqual([answer.status, answer.json.errors[0].code], [422, "UNPROCESSABLE_ENTITY"], query);
     }
