@@ -74,7 +74,7 @@ export class ResumingBody extends Readable {
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     clearInterval(this.#timer);
     this.#detach();
-    this.#abort.abort(new SlipwayError("CANCELLED"));
+    if (!this.readableEnded) this.#abort.abort(new SlipwayError("CANCELLED"));
     callback(error);
   }
 

@@ -4,10 +4,11 @@
  * `node test/bench/replication-plan.ts [tags]`, with SLIPWAY_TEST_DATABASE_URL set. Full size: 100000.
  */
 import { join } from "node:path";
-import { cp, mkdir, writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { testTemporalAddress } from "../support/services.ts";
 import { sharedServices } from "../support/slipway.ts";
+import { mustRun } from "../support/tools.ts";
 import { bench, memoryOf, pushImage, requestsText, startGate, startUpstream, totalRequests } from "./proxy-setting.ts";
 import type { Upstream } from "./proxy-setting.ts";
 import { startReplication } from "./replication-setting.ts";
@@ -34,7 +35,7 @@ await bench(async (t) => {
   const gates = [await startGate(t, source), await startGate(t, target)] as const;
   const { manifest } = await pushImage(source, "bench/many", { layers: 1, layerBytes: 1_000 });
   await placeTags(source, "bench/many", manifest.digest);
-  await cp(source.folder, target.folder, { recursive: true });
+  await mustRun("cp", ["-a", `${source.folder}/.`, target.folder], { timeoutMs: 300_000 });
   const services = await sharedServices(t);
   const api = await startReplication(t, { env: services, args: ["--role", "api", "--role", "refresh", "--role", "maintenance"] });
   const worker = await startReplication(t, { env: services, args: ["--role", "replication"] });

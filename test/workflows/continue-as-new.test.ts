@@ -1,7 +1,9 @@
 /** Long runs begin new histories and stay one execution. The server of this test suggests it early. */
-import { test } from "node:test";
 import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
+import { test } from "node:test";
 import { TestWorkflowEnvironment } from "@temporalio/testing";
+import { findTemporal, temporalFolders } from "../../src/embedded/temporal-binary.ts";
 import { ExecutionStore } from "../../src/execution/execution-store.ts";
 import { TaskStore } from "../../src/execution/task-store.ts";
 import { TemporalConnection } from "../../src/temporal/connection.ts";
@@ -12,18 +14,16 @@ import { createTrash, noKv, quietLogger, startMaintenance, tableCollection } fro
 import { scope } from "../support/scope.ts";
 import { testDatabase } from "../support/services.ts";
 import { tempDir } from "../support/temp.ts";
-import { findTool } from "../support/tools.ts";
 
-const path = process.env["TEMPORAL_CLI_PATH"] ?? findTool("temporal");
-const skip = path === null || path === undefined ? "no temporal program: set TEMPORAL_CLI_PATH, or put it on the PATH" : false;
+const path = await findTemporal({ cliPath: process.env["TEMPORAL_CLI_PATH"] ?? null, keepIn: temporalFolders(tmpdir()) });
 
-test("runs with more batches than a history should hold continue as new, and remain one execution each", { skip }, async (t) => {
+test("runs with more batches than a history should hold continue as new, and remain one execution each", async (t) => {
   const end = scope(t);
   const { database } = await testDatabase(end);
   await installRuntime(quietLogger);
   const extraArgs = ["--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=60"];
   const server = await TestWorkflowEnvironment.createLocal({
-    server: { executable: { type: "existing-path", path: String(path) }, extraArgs },
+    server: { executable: { type: "existing-path", path }, extraArgs },
   });
   end.after(() => server.teardown());
   const temporal = new TemporalConnection({ address: server.address, namespace: "default" });

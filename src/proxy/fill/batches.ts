@@ -38,7 +38,7 @@ class Gathering {
     body.on("data", this.#onData);
     body.once("end", () => this.#end(null));
     body.once("error", (error) => this.#end(error));
-    body.once("close", () => this.#end(new SlipwayError("CANCELLED")));
+    body.once("close", () => this.#isOver || this.#end(new SlipwayError("CANCELLED")));
     // It may have been destroyed before anybody listened.
     if (body.destroyed) this.#end(body.errored ?? new SlipwayError("CANCELLED"));
   }
