@@ -56,7 +56,7 @@ function neededServices(): ServiceName[] {
   return missing === false ? ["postgres", "redis", "temporal"] : ["postgres", "temporal"];
 }
 
-/** Most test files wait for processes and sockets, so one more than the cores keeps them busy. */
+/** Most test files wait for processes and sockets, so two more than the cores keep them busy. */
 function concurrency(): number {
-  return Math.min(6, availableParallelism() + 1);
+  return Math.min(6, availableParallelism() + 2);
 }
