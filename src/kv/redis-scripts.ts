@@ -167,11 +167,7 @@ for _, record in ipairs(redis.call('ZRANGEBYSCORE', base .. 'c', '-inf', now, 'L
         left[#left + 1] = picked[i * 2 - 1]
       end
     end
-    each(left, 1000, function(...)
-      redis.call('HDEL', base .. 't' .. slot, ...)
-      redis.call('HDEL', base .. 'r' .. slot, ...)
-    end)
-    if #left > 0 then redis.call('HINCRBY', base .. 'k', slot, -#left) end
+    done(slot, left)
     expired = expired + #left
   end
   forget(record)

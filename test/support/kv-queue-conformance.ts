@@ -173,6 +173,18 @@ export function queueTests(driver: string, subject: () => KvSubject): void {
     assert.equal((await b.queue(queue).claim([0], 1, 60_000)).length, 1);
   });
 
+  test(`${driver}: what was marked again as urgent is urgent too when its claimer is gone`, async () => {
+    const queue = subject().a.queue(name("queue"));
+    await queue.mark(marks(0, ["older"]));
+    await pause(5);
+    await queue.mark(marks(0, ["gone"]));
+    const [older, gone] = await queue.claim([0], 2, 60_000);
+    assert.ok(older && gone);
+    await queue.mark(marks(0, ["gone"], true));
+    await queue.extend([older, gone], 0);
+    assert.deepEqual(membersOf(await queue.claim([0], 1, 60_000)), ["gone"]);
+  });
+
   test(`${driver}: of one claim a part is completed, a part held longer, a part given back, and the rest ends with its lease`, async () => {
     const { a, b } = subject();
     const queue = a.queue(name("queue"));
