@@ -4,7 +4,8 @@
  */
 import { sqlState } from "../../db/pool.ts";
 import type { Logger } from "../../telemetry/logger.ts";
-import type { RefreshedExecution, RefreshStore } from "./refresh-store.ts";
+import type { Marked } from "../plan/slots.ts";
+import type { RefreshStore } from "./refresh-store.ts";
 
 export interface BatchSettlerOptions {
   readonly store: Pick<RefreshStore, "settle" | "noteFailures" | "clearFailures">;
@@ -15,7 +16,7 @@ export interface BatchSettlerOptions {
 
 export interface BatchOutcome {
   readonly done: readonly number[];
-  readonly changed: readonly RefreshedExecution[];
+  readonly changed: readonly Marked[];
   /** Failed by themselves. */
   readonly failed: readonly number[];
   /** Of these, those that are not tried again. */
@@ -35,7 +36,7 @@ const ROW_CLASSES = new Set(["22", "23", "P0"]);
 
 interface Work {
   readonly done: number[];
-  readonly changed: RefreshedExecution[];
+  readonly changed: Marked[];
   readonly failed: { readonly id: number; readonly error: unknown }[];
   readonly left: number[];
   trouble: unknown;

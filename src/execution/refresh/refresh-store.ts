@@ -2,12 +2,6 @@
 import type { Queryable } from "../../db/pool.ts";
 import { clip } from "../execution-store.ts";
 import type { Marked } from "../plan/slots.ts";
-import type { ExecutionStatus } from "../plan/status.ts";
-
-export interface RefreshedExecution extends Marked {
-  readonly status: ExecutionStatus;
-  readonly isFinal: boolean;
-}
 
 export interface SavedMark extends Marked {
   readonly urgent: boolean;
@@ -24,7 +18,7 @@ export interface RefreshFailure {
   readonly setAsideAt: Date | null;
 }
 
-const SETTLE = `SELECT s.id, s.vendor, s.status, s.ended_at IS NOT NULL AS "isFinal" FROM settle_executions(ARRAY(
+const SETTLE = `SELECT s.id, s.vendor FROM settle_executions(ARRAY(
   SELECT unnest($1::bigint[]) EXCEPT SELECT execution_id FROM refresh_failures WHERE set_aside_at IS NOT NULL)) s`;
 
 /** A page of notes in the order of executions. */
@@ -53,8 +47,8 @@ export class RefreshStore {
   }
 
   /** One statement; only what changed is returned. Executions that were set aside are passed over. */
-  async settle(ids: readonly number[]): Promise<RefreshedExecution[]> {
-    return (await this.#database.query<RefreshedExecution>(SETTLE, [ids])).rows;
+  async settle(ids: readonly number[]): Promise<Marked[]> {
+    return (await this.#database.query<Marked>(SETTLE, [ids])).rows;
   }
 
   /** Executions whose tasks changed a while ago and were not looked at since. */
