@@ -2,6 +2,7 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import { Database } from "../../../src/db/pool.ts";
+import type { Execution, ExecutionStore } from "../../../src/execution/execution-store.ts";
 import { TemporalConnection } from "../../../src/temporal/connection.ts";
 import { eventually } from "../../support/maintenance.ts";
 import { FaultProxy } from "../../support/fault-proxy.ts";
@@ -9,6 +10,17 @@ import { createPolicy, createScriptTables, deeds, openRuns, startReplicationWork
 import { scope } from "../../support/scope.ts";
 import { testDatabase } from "../../support/services.ts";
 import { testNamespace } from "../../support/temporal.ts";
+
+function ended(executions: ExecutionStore, id: number): Promise<Execution> {
+  return eventually(
+    "the run ends",
+    async () => {
+      const found = await executions.find(id);
+      return found !== null && found.endedAt !== null && found;
+    },
+    90_000,
+  );
+}
 
 test("while the database is away activities are tried again, and nothing is there twice afterwards", async (t) => {
   const end = scope(t);
@@ -33,14 +45,7 @@ test("while the database is away activities are tried again, and nothing is ther
   await new Promise((resolve) => setTimeout(resolve, 2_500));
   assert.equal((await executions.find(executionId))?.status, "Running", "an outage is no failure");
   network.set({ refuse: false });
-  const execution = await eventually(
-    "the run ends",
-    async () => {
-      const found = await executions.find(executionId);
-      return found !== null && found.endedAt !== null && found;
-    },
-    90_000,
-  );
+  const execution = await ended(executions, executionId);
   assert.deepEqual([execution.status, execution.tasks.total, execution.tasks.succeeded], ["Success", 12, 12]);
   const { rows } = await direct.database.query<{ items: number; keys: number }>(
     "SELECT count(*) AS items, count(DISTINCT src_repository) AS keys FROM replication_items WHERE execution_id = $1 AND status = 'Success'",
@@ -71,14 +76,7 @@ test("while the workflow service is away copies under way come to their end, and
   await eventually("they come to their end", async () => (await deeds(database, "copied", executionId)).length >= 3, 30_000);
   assert.equal((await executions.find(executionId))?.status, "Running");
   network.set({ refuse: false });
-  const execution = await eventually(
-    "the run ends",
-    async () => {
-      const found = await executions.find(executionId);
-      return found !== null && found.endedAt !== null && found;
-    },
-    90_000,
-  );
+  const execution = await ended(executions, executionId);
   assert.deepEqual([execution.status, execution.tasks.total, execution.tasks.succeeded], ["Success", 6, 6]);
   const { rows } = await database.query<{ items: number; attempts: number }>(
     "SELECT count(*) AS items, sum(attempts)::int AS attempts FROM replication_items WHERE execution_id = $1 AND status = 'Success'",
