@@ -74,7 +74,10 @@ async function readManifest(exchange: Exchange, target: ProxyTarget, { manifests
   const reference = exchange.route?.reference ?? "";
   if (reference.includes(":")) requireDigest(reference);
   if (parseReference(reference) === null) throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { reference } });
-  const served = await withCacheState(exchange, target, () => manifests.get(target, reference, exchange.signal));
+  // Who only looks at the head asks for the content by its digest next, perhaps in another process.
+  const served = await withCacheState(exchange, target, () =>
+    exchange.isHead ? manifests.get(target, reference, exchange.signal) : manifests.answer(target, reference, exchange.signal),
+  );
   sendProxiedManifest(exchange, served.manifest, cacheHeaders(exchange, target, served));
 }
 

@@ -59,6 +59,7 @@ export class ManifestPusher {
 
   /** Refuses most bad pushes before anything is stored or a repository made; the transaction decides. */
   async #precheck(push: Push): Promise<void> {
+    if (push.put.allowMissingBlobs === true) return;
     const repositoryId = await this.#repositories.findId(push.put.repository);
     await checkContent(this.#context.database, repositoryId, push);
   }

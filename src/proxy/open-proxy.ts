@@ -15,7 +15,7 @@ import type { ProcessIdentity } from "./fill/fill-lease.ts";
 import { RemoteFills } from "./fill/remote-fills.ts";
 import { parseProxyPolicy } from "./plan/policy.ts";
 import type { ProxyDefaults, ProxyPolicy } from "./plan/policy.ts";
-import { Prefetcher } from "./prefetch.ts";
+import { blobsOf, Prefetcher } from "./prefetch.ts";
 import { ProxyBlobs } from "./proxy-blobs.ts";
 import { ProxyLists } from "./proxy-lists.ts";
 import { ProxyManifests } from "./proxy-manifests.ts";
@@ -87,6 +87,7 @@ export function createProxy(options: ProxyOptions): Proxy {
   const leases = new FillLeases(database, options.self);
   const fills = createFillEngine(options, { leases, usage });
   const freshness = new TagFreshnessStore(database, clock, options.invalidations);
+  const content = createContent(options, { upstreams, policyOf, usage, heat, fills, freshness });
   return {
     registries,
     upstreams,
@@ -96,7 +97,7 @@ export function createProxy(options: ProxyOptions): Proxy {
       rulesOf: (project) => policyOf(project).rules,
       onMirrored: (requested) => logger.info({ requested }, "a plain name went to the mirror upstream"),
     }),
-    ...createContent(options, { upstreams, policyOf, usage, heat, fills, freshness }),
+    ...content,
     fills,
     leases,
     usage,
@@ -107,7 +108,7 @@ export function createProxy(options: ProxyOptions): Proxy {
     },
     internalKey: options.internalKey,
     close: async () => {
-      await fills.close();
+      await Promise.all([fills.close(), content.manifests.settled()]);
       await Promise.all([usage.close(), heat.close()]);
       upstreams.close();
       freshness.close();
@@ -156,7 +157,10 @@ function createContent(
       usage.touch(digest);
       if (!reference.includes(":")) heat.pulled(repository, reference);
     },
-    onArrived: (name, manifest) => prefetcher.onServed(name, manifest),
+    onArrived: (name, { manifest, parsed }) => {
+      blobs.describe(name.repository, blobsOf(parsed));
+      prefetcher.onServed(name, manifest);
+    },
     onServed: (name, manifest) => prefetcher.onServed(name, manifest),
     onBrought: (name, manifest) => {
       usage.touch(manifest.digest);

@@ -109,7 +109,8 @@ export class Prefetcher {
   }
 }
 
-function blobsOf({ config, layers }: ParsedManifest): Descriptor[] {
+/** What a client of this manifest takes besides. */
+export function blobsOf({ config, layers }: ParsedManifest): Descriptor[] {
   return [...(config ? [config] : []), ...layers.filter((layer) => !isNonDistributable(layer.mediaType))];
 }
 

@@ -78,9 +78,14 @@ export class ProxyBlobs {
     });
   }
 
+  /** Told of a manifest before the catalog has it. */
+  describe(repository: string, descriptors: readonly { readonly digest: string; readonly size: number }[]): void {
+    for (const { digest, size } of descriptors) this.#described.set(`${repository}@${digest}`, size);
+  }
+
   /** Begins to fetch what will be asked for next. */
   async prefetch(name: ProxyName, descriptors: readonly { readonly digest: string; readonly size: number }[]): Promise<void> {
-    for (const { digest, size } of descriptors) this.#described.set(`${name.repository}@${digest}`, size);
+    this.describe(name.repository, descriptors);
     const [client, linked] = await Promise.all([
       this.#options.clientOf(name.project),
       this.#options.linkedOf(

@@ -2,7 +2,6 @@
  * Manifests of proxy projects. What to do with a tag is decided in plan/freshness.ts; here it is done: ask upstream once for any number of waiters, keep
  * exact bytes, and let nothing that upstream does take away what is here.
  */
-import type { Principal } from "../auth/principal.ts";
 import type { Project, RegistryReader, RegistryWriter, StoredManifest } from "../catalog/registry.ts";
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../core/clock.ts";
@@ -11,6 +10,8 @@ import { isSlipwayError, SlipwayError, toSlipwayError } from "../core/errors.ts"
 import type { Logger } from "../telemetry/logger.ts";
 import type { UpstreamClient } from "../upstream/client.ts";
 import type { Manifest, Priority } from "../upstream/types.ts";
+import { ArrivedManifests, FILLER } from "./arrived-manifests.ts";
+import type { Arrival, Asked } from "./arrived-manifests.ts";
 import { CHECKING, decideTag, isBeingChecked, mayServeStale } from "./plan/freshness.ts";
 import type { TagPolicy } from "./plan/freshness.ts";
 import type { TagFreshness, TagFreshnessStore, TagKey } from "./tag-freshness.ts";
@@ -38,8 +39,8 @@ export interface ProxyManifestsOptions {
   readonly policyOf: (project: Project) => TagPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Told of a manifest that came from far: what it names can be on its way while the manifest is stored. */
-  readonly onArrived: (name: ProxyName, manifest: StoredManifest) => void;
+  /** Told of a manifest that just came: what it names can be on its way while the manifest is stored. */
+  readonly onArrived: (name: ProxyName, arrival: Pick<Arrival, "manifest" | "parsed">) => void;
   /** Told of what clients pull; must cost next to nothing. */
   readonly onPulled: (repository: string, reference: string, digest: string) => void;
   readonly onServed: (name: ProxyName, manifest: StoredManifest) => void;
@@ -47,14 +48,11 @@ export interface ProxyManifestsOptions {
   readonly onBrought: (name: ProxyName, manifest: StoredManifest) => void;
 }
 
-const FILLER: Principal = { kind: "user", key: "system:proxy", id: 0, name: "proxy", sysadmin: true, scopes: null };
 const FAILURE_RETRY_MS = 3_000;
 const MAX_RETRY_MS = 30_000;
 /** Longer than upstream may take to answer. */
 const CLAIM_MS = 12_000;
 const CLAIM_POLL_MS = 50;
-/** With an upstream that takes longer to answer, the manifest is stored before the first blob comes; from a nearer one, blobs that are already coming would hold that up. */
-const FAR_MS = 20;
 const ABSENT: ReadonlySet<string> = new Set(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]);
 
 export interface CheckResult {
@@ -62,9 +60,18 @@ export interface CheckResult {
   readonly cache: CacheState;
 }
 
+interface Outcome extends CheckResult {
+  /** When the catalog has it; rejects when it could not be stored. */
+  readonly stored?: Promise<void>;
+}
+
 interface RunningCheck {
   readonly startedAt: number;
-  readonly result: Promise<CheckResult>;
+  readonly result: Promise<Outcome>;
+}
+
+interface Served extends ProxiedManifest {
+  readonly stored?: Promise<void> | undefined;
 }
 
 interface TagQuestion {
@@ -79,11 +86,15 @@ interface TagQuestion {
 export class ProxyManifests {
   readonly #options: ProxyManifestsOptions;
   readonly #checks = new Map<string, RunningCheck>();
+  /** Of checks whose answer is being stored: who comes now begins when that is over. */
+  readonly #storing = new Map<string, Promise<void>>();
+  readonly #arrived: ArrivedManifests;
   /** Digests that upstream does not have. */
   readonly #absent = new LRUCache<string, true>({ max: 20_000 });
 
   constructor(options: ProxyManifestsOptions) {
     this.#options = options;
+    this.#arrived = new ArrivedManifests(options);
   }
 
   /** Hot path: from memory, and only what is fresh. */
@@ -108,7 +119,25 @@ export class ProxyManifests {
     this.#options.freshness.forget(repository, tag);
   }
 
+  /** Once it is stored: for who goes on by what the catalog says. */
   async get(name: ProxyName, reference: string, signal?: AbortSignal): Promise<ProxiedManifest> {
+    const served = await this.#serve(name, reference, signal);
+    await served.stored;
+    return served;
+  }
+
+  /** As soon as it is here: for who takes the content away. */
+  answer(name: ProxyName, reference: string, signal?: AbortSignal): Promise<ProxiedManifest> {
+    return this.#serve(name, reference, signal);
+  }
+
+  /** What was answered before it was stored is stored now, or never will be. */
+  async settled(): Promise<void> {
+    await this.#arrived.settled();
+    await Promise.all(this.#storing.values());
+  }
+
+  async #serve(name: ProxyName, reference: string, signal?: AbortSignal): Promise<Served> {
     const served = reference.includes(":") ? await this.#byDigest(name, reference) : await this.#byTag(name, reference, signal);
     this.#options.onPulled(name.repository, reference, served.manifest.digest);
     this.#options.onServed(name, served.manifest);
@@ -117,6 +146,7 @@ export class ProxyManifests {
 
   /** Asks upstream now about a tag, for work that no client waits for; what is never asked about is told as it is here. */
   async refresh(name: ProxyName, tag: string): Promise<CheckResult> {
+    await this.#storing.get(`${name.repository}:${tag}`);
     const { mode } = this.#options.policyOf(name.project);
     const key: TagKey = { projectId: name.project.id, repository: name.repository, tag };
     const seen = await this.#options.freshness.find(key);
@@ -124,11 +154,14 @@ export class ProxyManifests {
     if (held && (mode === "local-first" || mode === "offline")) return { manifest: held, cache: "HIT" };
     if (mode === "offline") throw new SlipwayError("MANIFEST_UNKNOWN", { detail: { cache: "NEGATIVE" } });
     const result = await this.#check(name, { key, seen, known: held ? seen : null, priority: "revalidation" }).result;
+    await result.stored;
     if (result.cache === "MISS") this.#options.onBrought(name, result.manifest);
     return result;
   }
 
-  async #byDigest(name: ProxyName, digest: string): Promise<ProxiedManifest> {
+  async #byDigest(name: ProxyName, digest: string): Promise<Served> {
+    const arriving = this.#arrived.find(name.repository, digest);
+    if (arriving) return { manifest: arriving.manifest, stored: arriving.stored, cache: "HIT", ageSeconds: 0 };
     const held = await this.#options.reader.findManifest(name.repository, digest);
     if (held) return { manifest: held, cache: "HIT", ageSeconds: 0 };
     const policy = this.#options.policyOf(name.project);
@@ -142,13 +175,14 @@ export class ProxyManifests {
     }
   }
 
-  async #fetchDigest(name: ProxyName, digest: string): Promise<CheckResult> {
+  async #fetchDigest(name: ProxyName, digest: string): Promise<Outcome> {
     const held = await this.#options.reader.findManifest(name.repository, digest);
     return held ? { manifest: held, cache: "HIT" } : this.#fetch(name, digest, "interactive");
   }
 
-  async #byTag(name: ProxyName, tag: string, signal?: AbortSignal): Promise<ProxiedManifest> {
+  async #byTag(name: ProxyName, tag: string, signal?: AbortSignal): Promise<Served> {
     const { freshness, clock } = this.#options;
+    await this.#storing.get(`${name.repository}:${tag}`);
     const policy = this.#options.policyOf(name.project);
     const key: TagKey = { projectId: name.project.id, repository: name.repository, tag };
     const remembered = freshness.peek(name.repository, tag);
@@ -170,7 +204,7 @@ export class ProxyManifests {
     name: ProxyName,
     { key, known, policy, waitMs }: { key: TagKey; known: TagFreshness | null; policy: TagPolicy; waitMs: number | null },
     signal?: AbortSignal,
-  ): Promise<ProxiedManifest> {
+  ): Promise<Served> {
     const held = await this.#held(name, known);
     const check = this.#check(name, { key, seen: known, known: held ? known : null, priority: held ? "revalidation" : "interactive" });
     check.result.catch(() => undefined);
@@ -217,15 +251,29 @@ export class ProxyManifests {
     return this.#once(`${name.repository}:${ask.key.tag}`, () => this.#ask(name, ask));
   }
 
-  #once(key: string, work: () => Promise<CheckResult>): RunningCheck {
+  #once(key: string, work: () => Promise<Outcome>): RunningCheck {
     const running = this.#checks.get(key);
     if (running) return running;
-    const started = { startedAt: performance.now(), result: work().finally(() => this.#checks.delete(key)) };
+    const started = { startedAt: performance.now(), result: work() };
     this.#checks.set(key, started);
+    const leave = (): void => void this.#checks.delete(key);
+    started.result.then(({ stored }) => {
+      leave();
+      if (stored) this.#noteStoring(key, stored);
+    }, leave);
     return started;
   }
 
-  async #ask(name: ProxyName, question: TagQuestion): Promise<CheckResult> {
+  #noteStoring(key: string, stored: Promise<void>): void {
+    const over = stored
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#storing.get(key) === over) this.#storing.delete(key);
+      });
+    this.#storing.set(key, over);
+  }
+
+  async #ask(name: ProxyName, question: TagQuestion): Promise<Outcome> {
     const { key, known, priority } = question;
     const policy = this.#options.policyOf(name.project);
     if (known === null) {
@@ -234,11 +282,15 @@ export class ProxyManifests {
     } else if (policy.mode === "revalidate" && !(await this.#options.freshness.claim(key, known, CLAIM_MS))) {
       return this.#awaitOther(name, key, known);
     }
-    try {
-      return (await this.#confirmed(name, question, policy)) ?? (await this.#fetch(name, key.tag, priority));
-    } catch (error) {
+    const fail = async (error: unknown): Promise<never> => {
       await this.#noteTrouble(name, { key, known, policy }, toSlipwayError(error));
       throw error;
+    };
+    try {
+      const { stored, ...outcome } = (await this.#confirmed(name, question, policy)) ?? (await this.#fetch(name, key.tag, priority));
+      return stored ? { ...outcome, stored: stored.catch(fail) } : outcome;
+    } catch (error) {
+      return fail(error);
     }
   }
 
@@ -259,12 +311,12 @@ export class ProxyManifests {
   }
 
   /** Asks by HEAD whether the tag is still what we hold; null when it moved. */
-  async #confirmed(name: ProxyName, { key, known, priority }: TagQuestion, policy: TagPolicy): Promise<CheckResult | null> {
+  async #confirmed(name: ProxyName, { key, known, priority }: TagQuestion, policy: TagPolicy): Promise<Outcome | null> {
     if (known === null || known.digest === null) return null;
     const client = await this.#options.clientOf(name.project);
     const head = await client.headManifest(name.upstreamRepository, key.tag, { priority });
     const held = head.digest === known.digest ? await this.#held(name, known) : null;
-    if (!held) return head.manifest ? this.#keep(name, head.manifest, { key, policy }) : null;
+    if (!held) return head.manifest ? this.#keep(name, head.manifest, { key, freshMs: policy.ttlMs }) : null;
     const { digest, mediaType, size, etag } = head;
     await this.#options.freshness.confirm(key, { digest, mediaType, size, etag, freshMs: policy.ttlMs, status: 200 });
     return { manifest: held, cache: "REVALIDATED" };
@@ -306,55 +358,23 @@ export class ProxyManifests {
     if (known?.digest) await writer.deleteTag(name.repository, key.tag, { principal: FILLER, origin: "fill" });
   }
 
-  async #fetch(name: ProxyName, reference: string, priority: Priority): Promise<CheckResult> {
+  async #fetch(name: ProxyName, reference: string, priority: Priority): Promise<Outcome> {
     const client = await this.#options.clientOf(name.project);
-    const askedAt = performance.now();
     const answer = await client.getManifest(name.upstreamRepository, reference, { priority });
-    const isFar = performance.now() - askedAt > FAR_MS;
     if (answer.notModified) throw new SlipwayError("UPSTREAM_INVALID");
-    const policy = this.#options.policyOf(name.project);
-    const key = reference.includes(":") ? null : { projectId: name.project.id, repository: name.repository, tag: reference };
-    return this.#keep(name, answer, { key, policy, digest: key === null ? reference : null, isFar });
+    if (reference.includes(":")) return this.#keep(name, answer, { digest: reference });
+    const key = { projectId: name.project.id, repository: name.repository, tag: reference };
+    return this.#keep(name, answer, { key, freshMs: this.#options.policyOf(name.project).ttlMs });
   }
 
-  async #keep(
-    name: ProxyName,
-    manifest: Manifest,
-    { key, policy, digest = null, isFar = false }: { key: TagKey | null; policy: TagPolicy; digest?: string | null; isFar?: boolean },
-  ): Promise<CheckResult> {
-    const { writer, freshness } = this.#options;
-    if (digest !== null && manifest.digest !== digest)
-      throw new SlipwayError("DIGEST_MISMATCH", { detail: { expected: digest, found: manifest.digest } });
-    const put = {
-      repository: name.repository,
-      project: name.project,
-      tags: key === null ? [] : [key.tag],
-      digest: digest ?? manifest.digest,
-      contentType: manifest.mediaType,
-      bytes: manifest.bytes,
-      principal: FILLER,
-      origin: "fill" as const,
-      allowMissingBlobs: true,
-    };
-    const arrived = { digest: put.digest, mediaType: manifest.mediaType, bytes: manifest.bytes };
-    if (isFar) this.#options.onArrived(name, arrived);
-    await writer.putManifest(put).catch((error: unknown) => {
-      // Bad content is upstream's fault here, not the client's.
-      if (isSlipwayError(error, "MANIFEST_INVALID", "DIGEST_INVALID", "UNSUPPORTED"))
-        throw new SlipwayError("UPSTREAM_INVALID", { message: "the upstream registry sent a manifest that is not valid", cause: error });
-      throw error;
-    });
-    if (key !== null) {
-      await freshness.confirm(key, {
-        digest: manifest.digest,
-        mediaType: manifest.mediaType,
-        size: manifest.bytes.length,
-        etag: manifest.etag,
-        freshMs: policy.ttlMs,
-        status: 200,
-      });
-    }
-    return { manifest: arrived, cache: "MISS" };
+  #keep(name: ProxyName, manifest: Manifest, asked: Asked): Outcome {
+    const arrival = this.#arrived.take(name, manifest, asked);
+    arrival.stored.catch((error: unknown) =>
+      this.#options.logger.warn({ repository: name.repository, digest: manifest.digest, error }, "a manifest could not be stored"),
+    );
+    this.#options.onArrived(name, arrival);
+    const { manifest: arrived, stored } = arrival;
+    return { manifest: arrived, stored, cache: "MISS" };
   }
 }
 

@@ -45,15 +45,20 @@ export const DEFAULT_WAIT_MS: Readonly<Record<Priority, number>> = {
   prefetch: 30_000,
 };
 
+/** Of that, how long it may sit out a Retry-After. Where somebody waits, knowing when to come again, or getting the copy that is there, is worth more than a slow answer. */
+const DEFAULT_BLOCK_WAIT_MS: Readonly<Partial<Record<Priority, number>>> = { interactive: 1000, revalidation: 0 };
+
 const RETRY_BACKOFF = { baseMs: 100, capMs: 2000 };
 
-/** A failure of one attempt, with whether another attempt at the same address makes sense. */
+/** Whether another attempt at the same address makes sense: after a pause of our own, or as soon as the gate lets it through, which knows what the host asked for. */
+type Again = "no" | "after-pause" | "when-let-in";
+
 class AttemptFailed extends Error {
   override readonly name = "AttemptFailed";
   readonly error: SlipwayError;
-  readonly again: boolean;
+  readonly again: Again;
 
-  constructor(error: SlipwayError, again: boolean) {
+  constructor(error: SlipwayError, again: Again) {
     super(error.message);
     this.error = error;
     this.again = again;
@@ -121,9 +126,10 @@ export class Exchange {
         return await this.#attempt({ ...candidate, request, waitMs: Math.max(0, until - clock.now()) }, consume);
       } catch (failed) {
         if (!(failed instanceof AttemptFailed)) throw failed;
-        const again = failed.again && attempt < attempts && this.#options.gateFor(candidate.base).retries.take();
+        const again = failed.again !== "no" && attempt < attempts && this.#options.gateFor(candidate.base).retries.take();
         if (!again) throw failed.error;
         counters.retries += 1;
+        if (failed.again === "when-let-in") continue;
         await sleep(backoffDelay(attempt, RETRY_BACKOFF), request.call.signal).catch((cause: unknown) => {
           throw new SlipwayError("CANCELLED", { cause });
         });
@@ -134,11 +140,12 @@ export class Exchange {
   async #attempt<T>(attempt: Attempt, consume: Consume<T>): Promise<T> {
     const { request, base } = attempt;
     const gate = this.#options.gateFor(base);
+    const priority = request.call.priority ?? "interactive";
     const slot = await gate.enter({
       lane: request.lane,
-      priority: request.call.priority ?? "interactive",
+      priority,
       waitMs: attempt.waitMs,
-      blockWaitMs: request.call.blockWaitMs,
+      blockWaitMs: request.call.blockWaitMs ?? DEFAULT_BLOCK_WAIT_MS[priority],
       counted: request.counted ?? false,
       signal: request.call.signal,
     });
@@ -167,11 +174,11 @@ export class Exchange {
     if (!atBase && (status === 400 || status === 401 || status === 403)) {
       // Most likely a signed address that ran out; the registry gives a new one.
       const detail = { host: answer.url.host, status, part: "redirect" };
-      return new AttemptFailed(new SlipwayError("UPSTREAM_UNAVAILABLE", { detail }), true);
+      return new AttemptFailed(new SlipwayError("UPSTREAM_UNAVAILABLE", { detail }), "after-pause");
     }
     if (result.tokenDropped) {
       const detail = { host: attempt.base.host, status, part: "token" };
-      return new AttemptFailed(new SlipwayError("UPSTREAM_UNAVAILABLE", { detail, retryAfterSeconds: 1 }), false);
+      return new AttemptFailed(new SlipwayError("UPSTREAM_UNAVAILABLE", { detail, retryAfterSeconds: 1 }), "no");
     }
     const error = statusError(attempt.request, {
       status,
@@ -181,7 +188,8 @@ export class Exchange {
       absentOrDenied: atBase && !result.credentialRefused && meansAbsent(endpoint, attempt.base.host, status),
     });
     const overloaded = status === 429 || (status === 503 && retryAfterMs !== null);
-    return new AttemptFailed(error, overloaded || [408, 500, 502, 503, 504].includes(status));
+    if (overloaded && atBase) return new AttemptFailed(error, "when-let-in");
+    return new AttemptFailed(error, overloaded || [408, 500, 502, 503, 504].includes(status) ? "after-pause" : "no");
   }
 
   #failure(attempt: Attempt, trip: Trip, gate: HostGate, what: { error: unknown; slot: Slot }): AttemptFailed {
@@ -191,13 +199,13 @@ export class Exchange {
       slot.release("neutral");
       // Some token services refuse a scope for a repository that is not there.
       const absent = meansAbsent(this.#options.resolved.endpoint, base.host, error.cause.status);
-      return new AttemptFailed(absent ? new SlipwayError(request.absent, { detail: error.detail }) : error, false);
+      return new AttemptFailed(absent ? new SlipwayError(request.absent, { detail: error.detail }) : error, "no");
     }
     const failure = transportFailure(error, trip.host, request.call.signal);
     const counts = failure.verdict !== "ours" && trip.atBase;
     slot.release(counts ? gate.failed(failure) : "neutral");
     if (failure.verdict !== "ours") this.#options.counters.call(trip.atBase ? base.host : "other", request.kind, 0);
-    return new AttemptFailed(failure.error, failure.verdict === "cut" || failure.verdict === "unreachable");
+    return new AttemptFailed(failure.error, failure.verdict === "cut" || failure.verdict === "unreachable" ? "after-pause" : "no");
   }
 }
 

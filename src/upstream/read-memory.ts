@@ -5,18 +5,30 @@
  */
 import type { Socket } from "node:net";
 
+/** For a socket that is silent or slow. */
 const READ_BYTES = 64 * 1024;
+/** After a read that was filled: what costs is the read, not its bytes. */
+const LARGE_READ_BYTES = 256 * 1024;
 /** Less than this is copied into memory of its own. */
 const SMALL_BYTES = 16 * 1024;
 const MAX_SPARE = 64;
+const MAX_SPARE_LARGE = 48;
 
 const spare: Buffer[] = [];
+const spareLarge: Buffer[] = [];
 /** Where the bytes end that a reader has of it. */
 const lent = new WeakMap<ArrayBufferLike, number>();
+/** The read that is just over filled its memory: the same socket has more. */
+let hasMore = false;
 
-/** For net.connect and tls.connect. */
+/** For net.connect and tls.connect, which ask for the next memory right after each read. */
 export const reusedReads = {
-  buffer: (): Buffer => spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES),
+  buffer(): Buffer {
+    const isLarge = hasMore;
+    hasMore = false;
+    if (isLarge) return spareLarge.pop() ?? Buffer.allocUnsafeSlow(LARGE_READ_BYTES);
+    return spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES);
+  },
   callback(this: Socket, count: number, memory: Uint8Array): boolean {
     const whole = Buffer.from(memory.buffer, memory.byteOffset, memory.length);
     if (count < SMALL_BYTES) {
@@ -25,15 +37,23 @@ export const reusedReads = {
       return this.push(copy);
     }
     lent.set(whole.buffer, count);
-    return this.push(whole.subarray(0, count));
+    const goesOn = this.push(whole.subarray(0, count));
+    // Last: what reads the chunk may open another connection.
+    hasMore = count === whole.length || (count > READ_BYTES && goesOn);
+    return goesOn;
   },
 };
 
+/** Whether giving it back brings its memory back. */
+export function isReused({ buffer, byteOffset, byteLength }: Uint8Array): boolean {
+  return lent.get(buffer) === byteOffset + byteLength;
+}
+
 /** By the last one who had to do with the chunk. Only the chunk with which a read ended brings its memory back: those before it were used before. */
-export function recycle({ buffer, byteOffset, byteLength }: Uint8Array): void {
-  if (lent.get(buffer) !== byteOffset + byteLength) return;
-  lent.delete(buffer);
-  giveBack(Buffer.from(buffer));
+export function recycle(chunk: Uint8Array): void {
+  if (!isReused(chunk)) return;
+  lent.delete(chunk.buffer);
+  giveBack(Buffer.from(chunk.buffer));
 }
 
 /** Of a chunk that shares its memory with others in no certain order. */
@@ -53,5 +73,7 @@ export function recycleWritten(socket: Socket): void {
 }
 
 function giveBack(whole: Buffer): void {
-  if (spare.length < MAX_SPARE) spare.push(whole);
+  if (whole.length === LARGE_READ_BYTES) {
+    if (spareLarge.length < MAX_SPARE_LARGE) spareLarge.push(whole);
+  } else if (spare.length < MAX_SPARE) spare.push(whole);
 }

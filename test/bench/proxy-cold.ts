@@ -21,6 +21,7 @@ import {
   startUpstream,
   totalRequests,
 } from "./proxy-setting.ts";
+import { PEER_NAMESPACE, startPeers } from "./proxy-peers.ts";
 import type { PullResult } from "./proxy-puller.ts";
 
 const ROUNDS = Number(process.argv[2] ?? 5);
@@ -56,6 +57,7 @@ await bench(async (t) => {
   const pull = await startPuller(t);
   const cache = await startCache(t, gate.url);
   const bare = await startBare(t, gate);
+  const peers = await startPeers(t, gate);
   const direct = (name: string): ReturnType<typeof pull> => pull({ port: gate.port, name, reference: "v1", clients: 1, verify: false });
   const through = (name: string, verify = false): ReturnType<typeof pull> =>
     pull({ port: portOf(cache), name: `${PROJECT}/${name}`, reference: "v1", clients: 1, verify });
@@ -65,19 +67,21 @@ await bench(async (t) => {
 
   // All paths are compiled before anything is timed.
   for (let index = 0; index < 3; index += 1) {
-    const { name } = await pushImage(upstream, `warm/up${index}`, { layers: LAYERS, layerBytes: 2_000_000 });
+    const { name } = await pushImage(upstream, `${PEER_NAMESPACE}/up${index}`, { layers: LAYERS, layerBytes: 2_000_000 });
     sampleOf(await direct(name));
     sampleOf(await through(name));
     sampleOf(await floor(name));
+    for (const peer of peers) sampleOf(await pull({ port: peer.port, name, reference: "v1", clients: 1, verify: false }));
   }
   console.log(`${LAYERS} layers of ${LAYER_MB} MB, one client, medians of ${ROUNDS} interleaved rounds`);
   for (const [index, network] of NETWORKS.entries()) {
     const [ours, theirs, least]: [Sample[], Sample[], Sample[]] = [[], [], []];
     const cpu: number[] = [];
     const leastCpu: number[] = [];
+    const others = peers.map((peer) => ({ peer, samples: [] as Sample[], cpu: [] as number[] }));
     let requests = "";
     for (let round = 0; round < ROUNDS; round += 1) {
-      const { name } = await pushImage(upstream, `cold/net${index}-${round}`, { layers: LAYERS, layerBytes: LAYER_BYTES });
+      const { name } = await pushImage(upstream, `${PEER_NAMESPACE}/net${index}-${round}`, { layers: LAYERS, layerBytes: LAYER_BYTES });
       await gate.set(network.faults);
       await settled();
       theirs.push(sampleOf(await direct(name)));
@@ -91,6 +95,12 @@ await bench(async (t) => {
       ours.push(sampleOf(await through(name)));
       cpu.push(cpuOf(cache.child.pid) - before);
       const counts = await gate.take();
+      for (const other of others) {
+        await settled();
+        const started = cpuOf(other.peer.pid);
+        other.samples.push(sampleOf(await pull({ port: other.peer.port, name, reference: "v1", clients: 1, verify: false })));
+        other.cpu.push(cpuOf(other.peer.pid) - started);
+      }
       requests = `${totalRequests(counts)} upstream requests (${requestsText(counts)})`;
       await gate.set({ delayMs: 0, bytesPerSecond: 0 });
     }
@@ -107,12 +117,16 @@ await bench(async (t) => {
     console.log(
       `  the least that Node can do here: ${bareMs.toFixed(0)} ms, ratio ${(bareMs / yours).toFixed(3)}; first byte ${bareFirst.toFixed(0)} ms, ratio ${(bareFirst / firstDirect).toFixed(2)}; CPU ${median(leastCpu).toFixed(2)} s`,
     );
+    for (const { peer, samples, cpu: theirCpu } of others)
+      console.log(
+        `  ${peer.name}: ${median(samples.map(({ ms }) => ms)).toFixed(0)} ms, ratio ${(median(samples.map(({ ms }) => ms)) / yours).toFixed(3)}; first byte ${median(samples.map((one) => one.firstByteMs)).toFixed(0)} ms, ratio ${(median(samples.map((one) => one.firstByteMs)) / firstDirect).toFixed(2)}; CPU ${median(theirCpu).toFixed(2)} s`,
+      );
     console.log(`  ${requests}; bar ${LAYERS + 2}; best peer 10 (harbor-cache), 11 (zot), 40 (distribution)`);
     console.log(
       `  CPU ${median(cpu).toFixed(2)} s a pull (distribution 0.43); samples ${ours.map(({ ms }) => ms.toFixed(0)).join(" ")} / ${theirs.map(({ ms }) => ms.toFixed(0)).join(" ")} ms`,
     );
   }
-  const { name } = await pushImage(upstream, "cold/verified", { layers: LAYERS, layerBytes: LAYER_BYTES });
+  const { name } = await pushImage(upstream, `${PEER_NAMESPACE}/verified`, { layers: LAYERS, layerBytes: LAYER_BYTES });
   sampleOf(await through(name, true));
   sampleOf(await through(name, true));
   console.log(

@@ -16,6 +16,7 @@ test("it holds nobody: cached tags come at once or after two seconds, and everyt
   await createProxyProject(app, { name: "hub", url: faults.url });
   const tag = (name: string): Promise<Answer> => ask(`${url}/v2/hub/app/manifests/${name}`);
   const grow = async (seconds: number): Promise<void> => {
+    await app.proxy.manifests.settled();
     await app.database.query(
       "UPDATE proxy_tags SET checked_at = now() - $1 * interval '1 s', fresh_until = now() - interval '1 s', last_status = 200",
       [seconds],

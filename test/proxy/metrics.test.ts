@@ -55,6 +55,7 @@ test("bytes, hits, coalesced requests, upstream calls, limits, breaker, stale se
   assert.equal(await metric(`slipway_upstream_ratelimit_limit{host="${host}"}`), 100);
   assert.equal(await metric(`slipway_upstream_breaker_open{host="${host}"}`), 0);
 
+  await app.proxy.manifests.settled();
   await app.database.query(
     "UPDATE proxy_tags SET checked_at = checked_at - interval '1 hour', fresh_until = fresh_until - interval '1 hour'",
   );

@@ -43,6 +43,7 @@ async function start(t: Cleanable, metadata: Record<string, string> = {}, regist
     faults,
     tag: (tag, from = server, init = {}) => ask(`${from.url}/v2/${name}/app/manifests/${tag}`, init),
     grow: async (tag, seconds) => {
+      for (const { app } of servers) await app.proxy.manifests.settled();
       await database.query(
         `UPDATE proxy_tags SET checked_at = checked_at - $3 * interval '1 s', fresh_until = fresh_until - $3 * interval '1 s' WHERE repository = $1 AND tag = $2`,
         [`${name}/app`, tag, seconds],

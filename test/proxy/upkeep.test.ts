@@ -21,6 +21,7 @@ const upkeep = new CacheUpkeep({ db: database, logger: testLogger, ...proxy });
 const signal = new AbortController().signal;
 
 async function outdate(repository: string, seconds = 90): Promise<void> {
+  await proxy.manifests.settled();
   await database.query(
     "UPDATE proxy_tags SET checked_at = checked_at - $2 * interval '1 s', fresh_until = fresh_until - $2 * interval '1 s' WHERE repository = $1",
     [repository, seconds],

@@ -64,6 +64,19 @@ test("a short Retry-After is waited for within the call's patience, and not by o
   assert.ok(!(await client.getManifest("a", "v1")).notModified);
 });
 
+test("a Retry-After of some seconds is told to an interactive call, and any to a revalidation, instead of being waited for", async (t) => {
+  const registry = await startFakeRegistry(t);
+  registry.putImage("a", "v1");
+  registry.on({ path: /manifests/, times: 1 }, (_, response) => fail(response, 429, "TOOMANYREQUESTS", { "retry-after": "3" }));
+  const client = startClient(t, registry.url);
+  const error = await failureOf(client.getManifest("a", "v1"));
+  assert.deepEqual([error.code, error.retryAfterSeconds], ["UPSTREAM_LIMITED", 3]);
+  const other = await failureOf(client.headManifest("a", "v1", { priority: "revalidation" }));
+  assert.equal(other.code, "UPSTREAM_LIMITED");
+  assert.ok(!(await client.getManifest("a", "v1", { priority: "replication" })).notModified, "who may wait for hours does wait");
+  assert.equal(registry.calls.length, 2);
+});
+
 test("an announced pull budget keeps its rest for interactive pulls; HEAD is not counted", async (t) => {
   const registry = await startFakeRegistry(t);
   registry.putImage("a", "v1");

@@ -1,15 +1,20 @@
 /**
- * The bytes of a body in larger pieces: while one piece is written, what arrives meanwhile is gathered into the next. A write for each packet cost more
+ * The bytes of a body in larger pieces: while one piece is written, what arrives meanwhile makes the next ones. A write for each packet cost more
  * than the bytes, and the stream's own iterator joins its chunks into new memory each time.
  */
 import type { Readable } from "node:stream";
 import { SlipwayError } from "../../core/errors.ts";
-import { recycle } from "../../upstream/read-memory.ts";
-import { releasePiece, takePiece } from "./piece-memory.ts";
+import { isReused, recycle } from "../../upstream/read-memory.ts";
+import { adoptPiece, releasePiece, takePiece } from "./piece-memory.ts";
+
+/** From this size on a chunk is a piece as it came; smaller ones are copied together. */
+const DIRECT_BYTES = 128 * 1024;
+/** So much may be ready besides the piece that is looked at; then the body waits. */
+const READY_BYTES = 512 * 1024;
 
 /**
  * Pieces are valid until the next one is asked for, or as long as somebody holds them (piece-memory.ts). What is there is given at once, however little it is. The body's chunks must come from a
- * socket and have no other reader: their memory is given back as soon as they were copied.
+ * socket and have no other reader: their memory is given back as soon as nobody looks at it any more.
  */
 export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
   const gathered = new Gathering(body);
@@ -22,11 +27,11 @@ export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
 
 class Gathering {
   readonly #body: Readable;
-  #filling = takePiece();
-  #lent: Buffer | null = null;
+  readonly #ready: Uint8Array[] = [];
+  #readyBytes = 0;
+  #filling: Buffer | null = null;
   #length = 0;
-  /** What did not fit; the body is paused as long as there is any. */
-  #rest: Buffer[] = [];
+  #lent: Uint8Array | null = null;
   #copied: Buffer[] = [];
   #isOver = false;
   #error: Error | null = null;
@@ -47,36 +52,38 @@ class Gathering {
     this.#free();
     if (this.#lent) releasePiece(this.#lent);
     this.#lent = null;
-    while (this.#length === 0) {
+    while (this.#ready.length === 0 && this.#length === 0) {
       if (this.#error) throw this.#error;
       if (this.#isOver) return null;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     }
-    this.#lent = this.#filling;
-    const piece = this.#lent.subarray(0, this.#length);
-    this.#filling = takePiece();
-    this.#length = 0;
-    const rest = this.#rest;
-    this.#rest = [];
-    for (const chunk of rest) this.#gather(chunk);
-    if (this.#rest.length === 0) this.#body.resume();
+    if (this.#ready.length === 0) this.#finishPiece();
+    const piece = this.#ready.shift() as Uint8Array;
+    this.#readyBytes -= piece.length;
+    this.#lent = piece;
+    if (this.#readyBytes < READY_BYTES) this.#body.resume();
     return piece;
   }
 
   close(): void {
     this.#body.off("data", this.#onData);
     this.#body.on("error", () => undefined).destroy();
-    releasePiece(this.#filling);
+    if (this.#filling) releasePiece(this.#filling);
     if (this.#lent) releasePiece(this.#lent);
+    for (const piece of this.#ready) releasePiece(piece);
   }
 
   readonly #onData = (chunk: Buffer): void => {
-    this.#gather(chunk);
-    if (this.#rest.length > 0) this.#body.pause();
+    if (chunk.length >= DIRECT_BYTES && isReused(chunk)) {
+      this.#finishPiece();
+      this.#addReady(adoptPiece(chunk));
+    } else this.#gather(chunk);
+    const isFull = this.#readyBytes >= READY_BYTES;
+    if (isFull) this.#body.pause();
     if (this.#wake === null) return;
-    if (this.#rest.length > 0) this.#wakeUp();
+    if (isFull) this.#wakeUp();
     // What the socket has besides comes in the same turn, and belongs to the same piece.
     else this.#turn ??= setImmediate(() => this.#wakeUp());
   };
@@ -89,10 +96,26 @@ class Gathering {
   }
 
   #gather(chunk: Buffer): void {
-    const taken = this.#rest.length > 0 ? 0 : chunk.copy(this.#filling, this.#length);
-    this.#length += taken;
-    if (taken < chunk.length) this.#rest.push(taken === 0 ? chunk : chunk.subarray(taken));
-    else this.#copied.push(chunk);
+    for (let taken = 0; taken < chunk.length;) {
+      this.#filling ??= takePiece();
+      const count = chunk.copy(this.#filling, this.#length, taken);
+      taken += count;
+      this.#length += count;
+      if (this.#length === this.#filling.length) this.#finishPiece();
+    }
+    this.#copied.push(chunk);
+  }
+
+  #finishPiece(): void {
+    if (this.#filling === null || this.#length === 0) return;
+    this.#addReady(this.#filling.subarray(0, this.#length));
+    this.#filling = null;
+    this.#length = 0;
+  }
+
+  #addReady(piece: Uint8Array): void {
+    this.#ready.push(piece);
+    this.#readyBytes += piece.length;
   }
 
   /** Not at once: the parser that gave a chunk still looks at it until its turn is over. */

@@ -2,38 +2,50 @@
  * Memory for pieces of bodies: whoever made a piece and those who still send it hold it together, and the last one gives it back. So bytes that were just written to the
  * growing file go to its readers without being read again.
  */
+import { recycle } from "../../upstream/read-memory.ts";
 
 export const PIECE_BYTES = 256 * 1024;
 /** Kept for the next bodies. */
-const MAX_SPARE = 32;
+const MAX_SPARE = 16;
 /** From this many pieces in use on, nobody gets a further hold: slow readers take the bytes from the file. */
 const MAX_SHARED = 64;
 
+interface Holding {
+  holders: number;
+  /** What a socket was read into; null for memory of our own. */
+  readonly chunk: Uint8Array | null;
+}
+
 const spare: Buffer[] = [];
-const holders = new Map<ArrayBufferLike, number>();
+const held = new Map<ArrayBufferLike, Holding>();
 
 /** Held by the caller. */
 export function takePiece(): Buffer {
   const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
-  holders.set(buffer.buffer, 1);
+  held.set(buffer.buffer, { holders: 1, chunk: null });
   return buffer;
 }
 
+/** A chunk as a socket gave it, held by the caller from now on. */
+export function adoptPiece(chunk: Uint8Array): Uint8Array {
+  held.set(chunk.buffer, { holders: 1, chunk });
+  return chunk;
+}
+
 export function releasePiece({ buffer }: Uint8Array): void {
-  const count = holders.get(buffer);
-  if (count === undefined) return;
-  if (count > 1) {
-    holders.set(buffer, count - 1);
-    return;
-  }
-  holders.delete(buffer);
-  if (spare.length < MAX_SPARE) spare.push(Buffer.from(buffer));
+  const holding = held.get(buffer);
+  if (holding === undefined) return;
+  holding.holders -= 1;
+  if (holding.holders > 0) return;
+  held.delete(buffer);
+  if (holding.chunk) recycle(holding.chunk);
+  else if (spare.length < MAX_SPARE) spare.push(Buffer.from(buffer));
 }
 
 /** False for memory of others, and when too much is in use; else it stays as it is until it is released. */
 export function holdPiece({ buffer }: Uint8Array): boolean {
-  const count = holders.get(buffer);
-  if (count === undefined || holders.size > MAX_SHARED) return false;
-  holders.set(buffer, count + 1);
+  const holding = held.get(buffer);
+  if (holding === undefined || held.size > MAX_SHARED) return false;
+  holding.holders += 1;
   return true;
 }
