@@ -51,7 +51,10 @@ interface Herd {
 }
 
 async function stampede({ upstream, gate, pull, port, prefix }: Setting, herd: Herd): Promise<{ seconds: number; text: string }> {
-  const { name, bytes } = await pushImage(upstream, `${PEER_NAMESPACE}/image${(images += 1)}`, { layers: LAYERS, layerBytes: herd.layerBytes });
+  const { name, bytes } = await pushImage(upstream, `${PEER_NAMESPACE}/image${(images += 1)}`, {
+    layers: LAYERS,
+    layerBytes: herd.layerBytes,
+  });
   await gate.set(herd.faults);
   await settleMemory(1_000_000_000);
   await gate.take();

@@ -107,10 +107,7 @@ export async function startPeers(t: Cleanable, gate: Gate, wanted?: readonly str
   return peers;
 }
 
-async function startPeer(
-  t: Cleanable,
-  { name, recipe, upstream }: { name: string; recipe: Recipe; upstream: string },
-): Promise<Peer> {
+async function startPeer(t: Cleanable, { name, recipe, upstream }: { name: string; recipe: Recipe; upstream: string }): Promise<Peer> {
   const folder = await tempDir(t, "slipway-bench-peer-");
   const port = await freePort();
   const config = join(folder, recipe.file);

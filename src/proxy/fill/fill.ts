@@ -7,6 +7,7 @@ import { planRanges } from "../plan/segments.ts";
 import type { Segment } from "../plan/segments.ts";
 import { PrefixHash } from "./prefix-hash.ts";
 import { RecentPieces } from "./recent-pieces.ts";
+import { SharedReads } from "./shared-reads.ts";
 import { StagingFile } from "./staging-file.ts";
 import { Wakeups } from "./wakeups.ts";
 
@@ -69,6 +70,7 @@ export class Fill {
   readonly #input: FillInput;
   readonly #stop = new AbortController();
   readonly #wakeups = new Wakeups();
+  readonly reads = new SharedReads();
   readonly #recent = new RecentPieces();
   #file: StagingFile | null = null;
   #state: FillState = "running";
@@ -204,6 +206,7 @@ export class Fill {
       this.#input.onMismatch(found);
       await file.reset();
       this.#recent.clear();
+      this.reads.clear();
       hash.reset();
       this.#wakeups.now();
     }
@@ -297,6 +300,7 @@ export class Fill {
   #end(state: FillState): void {
     this.#state = state;
     this.#recent.clear();
+    this.reads.close();
     this.#wakeups.close();
   }
 }

@@ -59,9 +59,9 @@ export class GrowingReader {
       if (growing.path !== null && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing, signal);
       const available = Math.min(growing.visibleEnd(this.#position), this.#end) - this.#position;
       if (available > 0 && this.#file !== null && this.#epoch === growing.epoch) {
-        const recent = growing.takeRecent?.(this.#position) ?? null;
-        if (recent === null) yield* this.#chunk(this.#file, available);
-        else yield* this.#piece(recent, available);
+        const piece = growing.takeRecent?.(this.#position) ?? (await this.#shared(this.#file, growing, available));
+        if (piece === null) yield* this.#chunk(this.#file, available);
+        else yield* this.#piece(piece, available);
         continue;
       }
       if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
@@ -103,13 +103,18 @@ export class GrowingReader {
     await file?.close();
   }
 
-  *#piece(recent: Uint8Array, available: number): Generator<Uint8Array> {
-    const bytes = recent.subarray(0, available);
+  async #shared(file: PositionedFile, { reads }: Growing, available: number): Promise<Uint8Array | null> {
+    return (await reads?.take(this.#position, available, (buffer, span) => file.read(buffer, span))) ?? null;
+  }
+
+  *#piece(piece: Uint8Array, available: number): Generator<Uint8Array> {
+    const bytes = piece.subarray(0, available);
     this.#position += bytes.length;
     try {
+      if (bytes.length === 0) throw tooShort();
       yield bytes;
     } finally {
-      releasePiece(recent);
+      releasePiece(piece);
     }
   }
 
@@ -117,7 +122,7 @@ export class GrowingReader {
     const block = this.#blocks.take(available);
     try {
       const bytesRead = await file.read(block.buffer, { length: Math.min(block.buffer.length, available), position: this.#position });
-      if (bytesRead === 0) throw new SlipwayError("STORAGE_UNAVAILABLE", { message: "the staged blob is shorter than it should be" });
+      if (bytesRead === 0) throw tooShort();
       this.#position += bytesRead;
       yield block.buffer.subarray(0, bytesRead);
     } finally {
@@ -182,6 +187,10 @@ async function isSame(file: PositionedFile, expected: Uint8Array, position: numb
     done += bytesRead;
   }
   return buffer.equals(expected);
+}
+
+function tooShort(): SlipwayError {
+  return new SlipwayError("STORAGE_UNAVAILABLE", { message: "the staged blob is shorter than it should be" });
 }
 
 function mixed(): SlipwayError {

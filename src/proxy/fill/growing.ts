@@ -3,6 +3,7 @@ import { sleep } from "../../core/clock.ts";
 import { SlipwayError } from "../../core/errors.ts";
 import { SegmentMap } from "../plan/segments.ts";
 import type { FillState } from "./fill.ts";
+import { SharedReads } from "./shared-reads.ts";
 import { dataPath } from "./staging-file.ts";
 import { readProgress } from "./staging-progress.ts";
 
@@ -20,6 +21,8 @@ export interface Growing {
   visibleEnd(position: number): number;
   /** Bytes that were just written, where the owner is in this process; to be given back with `releasePiece`. */
   takeRecent?(position: number): Uint8Array | null;
+  /** For reading its file together. */
+  readonly reads?: SharedReads;
   change(signal?: AbortSignal): Promise<void>;
 }
 
@@ -51,6 +54,7 @@ export interface FileFollowerOptions {
 /** Follows a fill of another process on this host. All readers share one look at the files. */
 export class FileFollower implements Growing {
   readonly #options: FileFollowerOptions;
+  readonly reads = new SharedReads();
   #segments = new SegmentMap();
   #epoch = "";
   #hasFile = false;
@@ -90,6 +94,7 @@ export class FileFollower implements Growing {
     if (this.state !== "running") return;
     this.#polling ??= this.#poll().finally(() => {
       this.#polling = null;
+      if (this.state !== "running") this.reads.close();
     });
     await this.#polling;
     signal?.throwIfAborted();
@@ -119,6 +124,7 @@ export class FileFollower implements Growing {
     const segments = new SegmentMap(progress.segments);
     const isNews = segments.bytes !== this.#segments.bytes || progress.epoch !== this.#epoch || progress.verified !== this.#isVerified;
     const isFirst = !this.isAnswered && progress.answered;
+    if (progress.epoch !== this.#epoch) this.reads.clear();
     this.#segments = segments;
     this.#epoch = progress.epoch;
     this.#isVerified = progress.verified;

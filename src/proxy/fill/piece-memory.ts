@@ -42,10 +42,15 @@ export function releasePiece({ buffer }: Uint8Array): void {
   else if (spare.length < MAX_SPARE) spare.push(Buffer.from(buffer));
 }
 
-/** False for memory of others, and when too much is in use; else it stays as it is until it is released. */
-export function holdPiece({ buffer }: Uint8Array): boolean {
+/** Whether another piece may be taken that several will hold. */
+export function hasRoomForPiece(): boolean {
+  return held.size < MAX_SHARED;
+}
+
+/** False for memory of others, and, unless it must be, when too much is in use; else it stays as it is until it is released. */
+export function holdPiece({ buffer }: Uint8Array, { always = false } = {}): boolean {
   const holding = held.get(buffer);
-  if (holding === undefined || held.size > MAX_SHARED) return false;
+  if (holding === undefined || (!always && held.size > MAX_SHARED)) return false;
   holding.holders += 1;
   return true;
 }
