@@ -118,8 +118,11 @@ export class Exchange {
 
   async #insist<T>(request: UpstreamRequest, candidate: Candidate, consume: Consume<T>): Promise<T> {
     const { clock, counters } = this.#options;
-    const attempts = request.repeatable ? (this.#options.attempts ?? 3) : 1;
-    const patience = request.call.waitMs ?? DEFAULT_WAIT_MS[request.call.priority ?? "interactive"];
+    const priority = request.call.priority ?? "interactive";
+    // There is a copy to serve: one more attempt is for a connection that had gone stale, not for a registry that needs time.
+    const isBrief = priority === "revalidation";
+    const attempts = request.repeatable ? Math.min(this.#options.attempts ?? 3, isBrief ? 2 : Number.POSITIVE_INFINITY) : 1;
+    const patience = request.call.waitMs ?? DEFAULT_WAIT_MS[priority];
     const until = clock.now() + patience;
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -129,7 +132,7 @@ export class Exchange {
         const again = failed.again !== "no" && attempt < attempts && this.#options.gateFor(candidate.base).retries.take();
         if (!again) throw failed.error;
         counters.retries += 1;
-        if (failed.again === "when-let-in") continue;
+        if (failed.again === "when-let-in" || isBrief) continue;
         await sleep(backoffDelay(attempt, RETRY_BACKOFF), request.call.signal).catch((cause: unknown) => {
           throw new SlipwayError("CANCELLED", { cause });
         });
