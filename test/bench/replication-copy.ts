@@ -4,6 +4,7 @@
  * `node test/bench/replication-copy.ts [rounds] [delay ms] [repositories] [MB of a large layer] [peers, with commas]`. Full size: 4 0 20 100, and 3 20 5 100.
  */
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { tempDir } from "../support/temp.ts";
@@ -138,11 +139,11 @@ async function sample(tool: Tool, options: { registry: Upstream; source: Gate; f
     const run = await tool.prepare({ source, target, filled, folder: await tempDir(scope, "slipway-bench-copy-") });
     await Promise.all([source.take(), target.take()]);
     await settleMemory(1.5 * filled.bytes);
-    const meters = [tool.cpu ?? childrenCpu, sumOf(options.registry, registry), sumOf(source, target)];
+    const meters = [tool.cpu ?? childrenCpu, sumOf(options.registry, registry), sumOf(source, target), machineCpu];
     const before = meters.map((meter) => meter());
     const full = await run();
-    const [own, registries, gates] = meters.map((meter, index) => (meter() - (before[index] ?? 0)).toFixed(1));
-    const cpu = `, ${own} s of CPU (registries ${registries}, gates ${gates})`;
+    const [own, registries, gates, machine] = meters.map((meter, index) => (meter() - (before[index] ?? 0)).toFixed(1));
+    const cpu = `, ${own} s of CPU (registries ${registries}, gates ${gates}, the whole machine ${machine} of ${(full * availableParallelism()).toFixed(1)})`;
     const copied = await Promise.all([source.take(), target.take()] as const);
     const wrong = await missingTags(registry, filled.tags);
     if (wrong.length > 0) throw new Error(`${tool.name}: ${wrong.length} tags are missing or wrong, such as ${wrong[0]}`);
@@ -163,6 +164,15 @@ async function sample(tool: Tool, options: { registry: Upstream; source: Gate; f
 
 function sumOf(...processes: readonly { readonly pid: number | undefined }[]): () => number {
   return () => processes.reduce((sum, { pid }) => sum + cpuOf(pid), 0);
+}
+
+/** Of everything, databases and the kernel's own work among it. */
+function machineCpu(): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "")
+    .split(/\s+/)
+    .slice(1)
+    .map(Number);
+  return (user + nice + system + irq + softirq) / 100;
 }
 
 /** Of programs that were run and have ended. */

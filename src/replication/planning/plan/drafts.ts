@@ -114,11 +114,14 @@ export interface KeptBatch {
   readonly weight: number;
 }
 
-/** Small batches go together until they are worth an activity. */
+/**
+ * Small batches go together until they are worth an activity, and go first: so most repositories are done soon, and one of few but huge images does not begin when
+ * everything else is at its end.
+ */
 export function joinBatches(batches: readonly KeptBatch[], weight: number): PlannedBatch[] {
   const joined: PlannedBatch[] = [];
   let open: { tasks: number[]; targets: Set<number>; weight: number } | null = null;
-  for (const batch of batches) {
+  for (const batch of batches.toSorted((a, b) => a.weight - b.weight)) {
     if (open && open.weight + batch.weight > weight) {
       joined.push({ tasks: open.tasks, targets: [...open.targets] });
       open = null;
