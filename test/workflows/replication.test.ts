@@ -189,7 +189,12 @@ test("the temporal service shows what a run is about", async () => {
   assert.match((await described.staticSummary()) ?? "", new RegExp(`^Replicates policy .* \\(execution ${id}\\)$`));
   assert.equal(described.memo?.["executionId"], id);
   const policyId = String((await f.replication.runs.find(id))?.policyId);
-  const { BuildIds: _, ...found } = Object.fromEntries(described.typedSearchAttributes.getAll().map(({ key, value }) => [key.name, value]));
+  // The other two are Temporal's own.
+  const {
+    BuildIds: _,
+    TemporalChangeVersion: __,
+    ...found
+  } = Object.fromEntries(described.typedSearchAttributes.getAll().map(({ key, value }) => [key.name, value]));
   const expected = { PolicyId: policyId, SourceRegistry: "0", TargetRegistry: "0", TriggerKind: "manual", Outcome: "Success", Failed: 0 };
   assert.deepEqual(found, expected);
   assert.deepEqual(described.priority, { priorityKey: 2, fairnessKey: `policy ${policyId}`, fairnessWeight: 0 });

@@ -4,13 +4,14 @@ import {
   CancellationScope,
   condition,
   isCancellation,
+  patched,
   rootCause,
   setCurrentDetails,
   sleep,
   workflowInfo,
 } from "@temporalio/workflow";
 import type { RunClosed } from "../../activities/replication/planning.ts";
-import { Dispatch } from "../../src/replication/plan/dispatch.ts";
+import { Dispatch, FORMER_WINDOW_RULES, WINDOW_RULES } from "../../src/replication/plan/dispatch.ts";
 import type { Batch, DispatchState } from "../../src/replication/plan/dispatch.ts";
 import type { ReplicationRequest } from "../../src/replication/plan/run.ts";
 import { copyReplicationBatch, planReplication } from "./activities.ts";
@@ -62,7 +63,7 @@ export class ReplicationRun {
 
   constructor(request: ReplicationRequest, carried?: CarriedRun) {
     this.#request = request;
-    this.#dispatch = new Dispatch(carried?.dispatch);
+    this.#dispatch = new Dispatch(carried?.dispatch, patched("small-windows") ? WINDOW_RULES : FORMER_WINDOW_RULES);
     this.#counts = carried?.counts ?? { steps: 0, planned: 0, done: 0, succeeded: 0, failed: 0 };
     this.#cursor = carried?.cursor ?? null;
     this.#isPlanned = carried?.isPlanned ?? false;

@@ -115,13 +115,21 @@ export class Lanes {
   }
 }
 
-/** No target holds more than half of a worker's batches, so that a slow one leaves room for the others. */
+/** A batch has about ten items at least, which keep so many requests under way. */
+const REQUESTS_OF_BATCH = 8;
+const FEWEST_BATCHES = 3;
+
+/**
+ * No target holds more than half of a worker's batches, so that a slow one leaves room for the others; nor more than its lanes need, so that the rest of a run is left for
+ * whichever worker comes to it first.
+ */
 export class Shares {
   readonly #most: number;
   readonly #held = new Map<number, number>();
 
-  constructor(slots: number) {
-    this.#most = Math.max(1, Math.floor(slots / 2));
+  constructor(slots: number, requestsPerHost: number) {
+    const enough = Math.max(FEWEST_BATCHES, Math.ceil(Math.min(SMALL_LIMIT, requestsPerHost) / REQUESTS_OF_BATCH));
+    this.#most = Math.max(1, Math.min(enough, Math.floor(slots / 2)));
   }
 
   enter(registryId: number): boolean {

@@ -21,11 +21,20 @@ export interface DispatchState {
   readonly window: number;
 }
 
-/** Batches in flight of one run: at first, and at most. Workers have their own bounds. */
-const FIRST_WINDOW = 16;
+export interface WindowRules {
+  /** Batches in flight of one run at first. Workers have their own bounds. */
+  readonly first: number;
+  /** After workers had no room for a batch, the window stays as it is for so long. */
+  readonly restMs: number;
+  /** Batches that have to end well, as a multiple of the window, before it grows by one. */
+  readonly patience: number;
+}
+
+/** A worker takes few batches, so the window begins small and soon follows what all workers together take. */
+export const WINDOW_RULES: WindowRules = { first: 8, restMs: 2_000, patience: 0 };
+/** Of runs that began before these rules. */
+export const FORMER_WINDOW_RULES: WindowRules = { first: 16, restMs: 30_000, patience: 1 };
 const LARGEST_WINDOW = 32;
-/** After targets were saturated, the window stays as it is for so long. */
-const WINDOW_REST_MS = 30_000;
 /** Planning pauses while so many tasks wait: they travel with the run when it continues as new. */
 export const MOST_TASKS_HELD = 10_000;
 /** Delays end together where they can, so that the run wakes up less often. */
@@ -38,11 +47,13 @@ export class Dispatch {
   #window: number;
   #growAfter = 0;
   #grown = 0;
+  readonly #rules: WindowRules;
 
-  constructor(state: DispatchState = { ready: [], delayed: [], window: FIRST_WINDOW }) {
-    this.#ready = [...state.ready];
-    this.#delayed = [...state.delayed];
-    this.#window = state.window;
+  constructor(state: DispatchState | undefined, rules: WindowRules) {
+    this.#rules = rules;
+    this.#ready = [...(state?.ready ?? [])];
+    this.#delayed = [...(state?.delayed ?? [])];
+    this.#window = state?.window ?? rules.first;
   }
 
   get inFlight(): number {
@@ -85,7 +96,7 @@ export class Dispatch {
     const untried = outcome.again.some(({ tried }) => !tried);
     if (untried) {
       this.#window = Math.max(2, Math.min(this.#window, this.#inFlight.size));
-      this.#growAfter = now + WINDOW_REST_MS;
+      this.#growAfter = now + this.#rules.restMs;
     } else this.#grow(now);
     for (const { tasks, delayMs, tried } of outcome.again) {
       const dueAt = Math.ceil((now + delayMs) / DELAY_STEP_MS) * DELAY_STEP_MS;
@@ -128,7 +139,7 @@ export class Dispatch {
   #grow(now: number): void {
     if (now < this.#growAfter || this.#window >= LARGEST_WINDOW) return;
     this.#grown += 1;
-    if (this.#grown < this.#window) return;
+    if (this.#grown < this.#window * this.#rules.patience) return;
     this.#grown = 0;
     this.#window += 1;
   }

@@ -1,7 +1,7 @@
 /** Which batch of a run goes next, and how many at once. */
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { Dispatch } from "../../../src/replication/plan/dispatch.ts";
+import { Dispatch, FORMER_WINDOW_RULES, WINDOW_RULES } from "../../../src/replication/plan/dispatch.ts";
 import type { Batch } from "../../../src/replication/plan/dispatch.ts";
 
 const DONE = { again: [], succeeded: 1, failed: 0 };
@@ -17,7 +17,7 @@ function takeAll(dispatch: Dispatch, now: number): Batch[] {
 }
 
 test("a window of batches is under way, in the order in which they were planned", () => {
-  const dispatch = new Dispatch();
+  const dispatch = new Dispatch(undefined, FORMER_WINDOW_RULES);
   dispatch.plan(planned(40));
   const taken = takeAll(dispatch, 0);
   assert.deepEqual(
@@ -28,14 +28,14 @@ test("a window of batches is under way, in the order in which they were planned"
 });
 
 test("of several targets none takes more than half of the window", () => {
-  const dispatch = new Dispatch();
+  const dispatch = new Dispatch(undefined, FORMER_WINDOW_RULES);
   dispatch.plan([...planned(20, 1), ...planned(20, 2, 101)]);
   const targets = takeAll(dispatch, 0).map((batch) => batch.targets[0]);
   assert.deepEqual([targets.filter((target) => target === 1).length, targets.filter((target) => target === 2).length], [8, 8]);
 });
 
 test("what was tried comes back with a later round when its time has come, what was not tried with the same", () => {
-  const dispatch = new Dispatch();
+  const dispatch = new Dispatch(undefined, FORMER_WINDOW_RULES);
   dispatch.plan(planned(2));
   const [first, second] = takeAll(dispatch, 0) as [Batch, Batch];
   dispatch.finish(first, { ...DONE, again: [{ tasks: [1], delayMs: 60_000, tried: true }] }, 0);
@@ -48,7 +48,7 @@ test("what was tried comes back with a later round when its time has come, what 
 });
 
 test("the window shrinks to what workers take, and grows again after a rest", () => {
-  const dispatch = new Dispatch();
+  const dispatch = new Dispatch(undefined, FORMER_WINDOW_RULES);
   dispatch.plan(planned(200));
   const taken = takeAll(dispatch, 0);
   for (const batch of taken.slice(8)) dispatch.finish(batch, { ...DONE, again: [{ tasks: batch.tasks, delayMs: 500, tried: false }] }, 0);
@@ -61,13 +61,29 @@ test("the window shrinks to what workers take, and grows again after a rest", ()
   assert.ok(dispatch.state().window > 8);
 });
 
+test("by the rules of now the window begins small, grows with every batch that ends well, and rests shortly when workers have no room", () => {
+  const dispatch = new Dispatch(undefined, WINDOW_RULES);
+  dispatch.plan(planned(200));
+  const taken = takeAll(dispatch, 0);
+  assert.equal(taken.length, 8);
+  const [full, ...others] = taken;
+  dispatch.finish(full!, { ...DONE, again: [{ tasks: full!.tasks, delayMs: 500, tried: false }] }, 0);
+  assert.equal(dispatch.state().window, 7);
+  dispatch.finish(others[0]!, DONE, 1_000);
+  assert.equal(dispatch.state().window, 7);
+  dispatch.finish(others[1]!, DONE, 2_000);
+  assert.equal(dispatch.state().window, 8);
+  for (let now = 3_000; now < 3_100; now += 1) for (const batch of takeAll(dispatch, now)) dispatch.finish(batch, DONE, now);
+  assert.equal(dispatch.state().window, 32);
+});
+
 test("what was cancelled goes first again, as the same attempt, and the state can be carried on", () => {
-  const dispatch = new Dispatch();
+  const dispatch = new Dispatch(undefined, FORMER_WINDOW_RULES);
   dispatch.plan(planned(3));
   const [first] = takeAll(dispatch, 0) as [Batch];
   for (const batch of [3, 2].map((task) => ({ tasks: [task], targets: [1], round: 1 }))) dispatch.giveBack(batch);
   dispatch.giveBack(first);
-  const next = new Dispatch(dispatch.state());
+  const next = new Dispatch(dispatch.state(), FORMER_WINDOW_RULES);
   assert.deepEqual(
     takeAll(next, 0).map(({ tasks, round }) => [tasks[0], round]),
     [
@@ -79,7 +95,7 @@ test("what was cancelled goes first again, as the same attempt, and the state ca
 });
 
 test("planning waits while too many tasks are held", () => {
-  const dispatch = new Dispatch();
+  const dispatch = new Dispatch(undefined, FORMER_WINDOW_RULES);
   dispatch.plan([{ tasks: Array.from({ length: 9_999 }, (_, index) => index), targets: [1] }]);
   assert.equal(dispatch.isFull, false);
   dispatch.plan(planned(1));
