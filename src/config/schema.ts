@@ -213,7 +213,7 @@ export const SCHEMA = {
       env: "SLIPWAY_REPLICATION_COPY_SLOTS",
       min: 2,
       max: 500,
-      doc: "Batches that one process with the role `replication` copies at once; no target gets more than half of them, nor more than an eighth of its requests under way (3 or 4). More helps where there are many targets, and costs memory and connections.",
+      doc: "Batches that one process with the role `replication` copies at once; no target gets more than half of them, nor more than 4, which keep its requests under way. More helps where there are many targets, and costs memory and connections.",
     }),
     event_delay_ms: int(2_000, {
       env: "SLIPWAY_REPLICATION_EVENT_DELAY_MS",

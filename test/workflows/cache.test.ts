@@ -81,6 +81,7 @@ test("the cache is kept below its limit, completed and warmed up by workflows th
   assert.equal((await store.stat(digest))?.size, content.length, "what no process held is completed");
 
   for (const name of ["a", "b", "c"]) await ask(`${url}/v2/hub/${name}/manifests/1`);
+  await app.proxy.manifests.settled();
   await eventually("all are here", async () => (await Promise.all(images.map(isHere))).every(Boolean));
   await app.proxy.usage.flush();
   await database.query("UPDATE blobs SET touched_at = now() - interval '2 hours'");

@@ -115,9 +115,8 @@ export class Lanes {
   }
 }
 
-/** A batch has about ten items at least, which keep so many requests under way. */
-const REQUESTS_OF_BATCH = 8;
-const FEWEST_BATCHES = 3;
+/** They keep the lanes of a host full, also while one of them begins or ends. */
+const ENOUGH_BATCHES = 4;
 
 /**
  * No target holds more than half of a worker's batches, so that a slow one leaves room for the others; nor more than its lanes need, so that the rest of a run is left for
@@ -127,9 +126,8 @@ export class Shares {
   readonly #most: number;
   readonly #held = new Map<number, number>();
 
-  constructor(slots: number, requestsPerHost: number) {
-    const enough = Math.max(FEWEST_BATCHES, Math.ceil(Math.min(SMALL_LIMIT, requestsPerHost) / REQUESTS_OF_BATCH));
-    this.#most = Math.max(1, Math.min(enough, Math.floor(slots / 2)));
+  constructor(slots: number) {
+    this.#most = Math.max(1, Math.min(ENOUGH_BATCHES, Math.floor(slots / 2)));
   }
 
   enter(registryId: number): boolean {

@@ -59,7 +59,7 @@ export class CopyServices {
     this.uploads = new UploadStore(database, encryption);
     this.ledger = new Ledger(this.content, logger);
     this.lanes = new Lanes(options.maxRequestsPerHost);
-    this.shares = new Shares(options.slots, options.maxRequestsPerHost);
+    this.shares = new Shares(options.slots);
   }
 
   governor(policyId: number): Governor {

@@ -48,7 +48,8 @@ async function pull(server: RegistryServer, name: string, tag: string): Promise<
     assert.equal(blob.status, 200);
     await blob.arrayBuffer();
   }
-  // A client may have its last byte before the blob is in its place.
+  // A client may have its last byte before the blob is in its place, and the manifest before it is stored.
+  await server.app.proxy.manifests.settled();
   await until(() => server.app.proxy.fills.active === 0, "all fills are done");
 }
 

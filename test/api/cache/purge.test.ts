@@ -24,6 +24,7 @@ test("cached content is purged by digest, by selection and as a whole; pinned co
     assert.equal(answer.status, 200);
     const manifest = (await answer.json()) as { layers: { digest: string }[] };
     for (const layer of manifest.layers) await (await fetch(`${server.url}/v2/hub/${name}/blobs/${layer.digest}`)).arrayBuffer();
+    await app.proxy.manifests.settled();
     await until(() => app.proxy.fills.active === 0, "all fills are done");
     return answer.headers.get("docker-content-digest") ?? "";
   };
