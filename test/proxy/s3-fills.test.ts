@@ -122,6 +122,7 @@ test("wrong bytes never reach the bucket", { skip }, async () => {
 async function relay(app: App): Promise<void> {
   const stop = new AbortController();
   const running = createActivityServices(app, {} as MaintenanceStarters).relay.run(stop.signal, () => undefined);
+  await app.proxy.manifests.settled();
   await eventually("the records are written", async () => (await app.database.query("SELECT 1 FROM outbox LIMIT 1")).rowCount === 0);
   stop.abort();
   await running.catch(() => undefined);

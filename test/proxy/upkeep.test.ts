@@ -157,6 +157,7 @@ test("absent names and old lists are forgotten, content and young knowledge are 
   await createProxyProject(app, { name: "old", url: upstream.url });
   upstream.putImage("app", "1");
   for (const tag of ["1", "none", "neither"]) await ask(`${server.url}/v2/old/app/manifests/${tag}`);
+  await proxy.manifests.settled();
   await ask(`${server.url}/v2/old/app/tags/list`);
   await database.query("UPDATE proxy_tags SET fresh_until = now() - interval '2 hours' WHERE repository = 'old/app' AND tag <> 'neither'");
   await database.query("UPDATE proxy_lists SET fresh_until = now() - interval '31 days' WHERE repository = 'old/app'");
