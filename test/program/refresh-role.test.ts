@@ -40,10 +40,11 @@ test("a process with the role refresh keeps executions true, and the command lin
   const ids = await seedExecutions(database, 50);
   await refresh.marker.markAll(ids.map((id) => ({ id, vendor: "REPLICATION" })));
   await eventually("it refreshes", async () => (await countByStatus(database))["Success"] === 50, 30_000);
-  await eventually("the pass is told", async () =>
-    slipway.output().includes("50 succeed, 0 failed, 0 skipped (assigned to other instances)"),
-  );
-  assert.match(slipway.output(), /instance 0\/1: found 50 executions in queue, will process assigned subset/);
+  // The sweep may have taken some of them before their marks came: then it is more than one pass.
+  const told = (line: RegExp): number => [...slipway.output().matchAll(line)].reduce((sum, [, count]) => sum + Number(count), 0);
+  const ended = /(\d+) succeed, 0 failed, 0 skipped \(assigned to other instances\)/g;
+  await eventually("the passes are told", async () => told(ended) >= 50);
+  assert.ok(told(/instance 0\/1: found (\d+) executions in queue, will process assigned subset/g) >= 50);
 
   const series = await (await fetch(`${slipway.url}/metrics`)).text();
   assert.match(series, /^slipway_refresh_processed_total\{vendor="REPLICATION"\} [1-9]/m);

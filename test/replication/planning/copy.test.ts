@@ -40,7 +40,8 @@ test("what the destination lacks is planned from the listings alone", async (t) 
     [[policy.destinations[0]?.registryId]],
     "three small ones are one batch",
   );
-  assert.deepEqual(tasks[0]?.attrs, {
+  // Repositories are looked at side by side: which is first is not said.
+  assert.deepEqual(tasks.find(({ attrs }) => attrs.src_repository === "team/app")?.attrs, {
     operation: "copy",
     resource_type: "image",
     src_resource: "team/app [2 item(s) in total]",
@@ -53,14 +54,11 @@ test("what the destination lacks is planned from the listings alone", async (t) 
     target_empty: true,
     referrer_tags: false,
   });
-  assert.deepEqual(
-    (await itemsOf(setting, executionId)).map(({ source: from, tag, status }) => [from, tag, status]),
-    [
-      ["team/app", "v1", "Pending"],
-      ["team/app", "v2", "Pending"],
-      ["team/web", "v1", "Pending"],
-    ],
-  );
+  assert.deepEqual((await itemsOf(setting, executionId)).map(({ source: from, tag, status }) => [from, tag, status]).toSorted(), [
+    ["team/app", "v1", "Pending"],
+    ["team/app", "v2", "Pending"],
+    ["team/web", "v1", "Pending"],
+  ]);
 });
 
 test("a run with nothing to do asks for each tag once at the source and lists each repository once at the destination", async (t) => {
