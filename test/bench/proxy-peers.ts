@@ -3,14 +3,13 @@
  * that a machine has; `distribution` (its version 3), `zot-sync` (zot with its sync extension) and `harbor-cache` run where somebody built them.
  */
 import { spawn } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { freePort } from "../support/slipway.ts";
 import { tempDir } from "../support/temp.ts";
 import { findTool } from "../support/tools.ts";
+import { ended } from "./proxy-setting.ts";
 import type { Gate } from "./proxy-setting.ts";
 
 export interface Peer {
@@ -126,10 +125,4 @@ async function startPeer(t: Cleanable, { name, recipe, upstream }: { name: strin
     await delay(50);
   }
   throw new Error(`${name} did not start`);
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  child.kill("SIGKILL");
-  await once(child, "exit");
 }

@@ -76,7 +76,8 @@ export async function startUpstream(t: Cleanable): Promise<Upstream> {
   throw new Error("docker-registry did not start");
 }
 
-async function ended(child: ChildProcess): Promise<void> {
+/** Of a program that is not asked to tidy up. */
+export async function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   child.kill("SIGKILL");
   await once(child, "exit");
