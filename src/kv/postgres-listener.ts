@@ -7,6 +7,7 @@ import pg from "pg";
 import { backoffDelay } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { SlipwayError } from "../core/errors.ts";
+import { gathered } from "../db/gathered.ts";
 import { checkMessageSize, withDeadline } from "./deadline.ts";
 import type { SubscribeHandlers, Subscription } from "./kv.ts";
 import { SubscriptionHub } from "./subscriptions.ts";
@@ -18,13 +19,27 @@ export interface PostgresListenerOptions {
   readonly onError: (error: unknown) => void;
 }
 
+interface Notification {
+  readonly channel: string;
+  readonly payload: string;
+}
+
+const MAX_NOTIFICATIONS = 100;
 const STATEMENT_TIMEOUT_MS = 2_000;
 const PING_INTERVAL_MS = 2_000;
 const MAX_QUEUED = 10_000;
+const NOTIFY =
+  "SELECT pg_notify(m.channel, m.payload) FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS m (channel, payload, place) ORDER BY m.place";
 const RECONNECT = { baseMs: 50, capMs: 1_000 } as const;
 
 export class PostgresListener {
   readonly #options: PostgresListenerOptions;
+  readonly #notify = gathered<Notification, void>({
+    run: (notifications) => this.#send(notifications),
+    // In one statement, the same message twice would be sent once.
+    identityOf: ({ channel, payload }) => `${channel} ${payload}`,
+    max: MAX_NOTIFICATIONS,
+  });
   readonly #hub: SubscriptionHub;
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
@@ -60,7 +75,14 @@ export class PostgresListener {
   async publish(channel: string, message: string): Promise<void> {
     checkMessageSize(message);
     // The mark in front: NOTIFY cannot carry an empty payload apart from none.
-    await this.#execute("SELECT pg_notify($1, $2)", [this.physicalName(channel), `+${message}`]);
+    await this.#notify({ channel: this.physicalName(channel), payload: `+${message}` });
+  }
+
+  async #send(notifications: readonly Notification[]): Promise<readonly void[]> {
+    const channels = notifications.map(({ channel }) => channel);
+    const payloads = notifications.map(({ payload }) => payload);
+    await this.#execute(NOTIFY, [channels, payloads]);
+    return notifications.map(() => undefined);
   }
 
   async close(): Promise<void> {
@@ -69,7 +91,7 @@ export class PostgresListener {
     await this.#running;
   }
 
-  async #execute(text: string, values: readonly string[] = []): Promise<void> {
+  async #execute(text: string, values: readonly unknown[] = []): Promise<void> {
     const client = this.#client;
     if (!client) throw new SlipwayError("KV_UNAVAILABLE");
     if (this.#queued >= MAX_QUEUED) throw new SlipwayError("KV_UNAVAILABLE", { message: "too many messages wait to be sent" });
