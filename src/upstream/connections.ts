@@ -1,6 +1,7 @@
 /**
  * The only file that opens connections to other registries. One pool per origin, reach and TLS setting; HTTP/1.1, because over HTTP/2 all
- * blobs of a host would share one congestion window. A call here is a single exchange: no redirect, no retry, no credentials of its own.
+ * blobs of a host would share one congestion window. A call here is a single exchange: no redirect, no retry, no credentials of its own. Calls go
+ * through undici; long bodies come over lines of their own (bulk/).
  */
 import { isIP } from "node:net";
 import type { Socket } from "node:net";
@@ -11,6 +12,7 @@ import type { buildConnector, Dispatcher } from "undici";
 import type * as undiciModule from "undici";
 import type { AddressGuard, Reach } from "./address-guard.ts";
 import { forbidden } from "./address-guard.ts";
+import { Lines } from "./bulk/lines.ts";
 import { keep, recycleWritten, reusedReads } from "./read-memory.ts";
 import type { Method } from "./request.ts";
 
@@ -24,6 +26,8 @@ export interface WireRequest {
   readonly method: Method;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Buffer | Readable | undefined;
+  /** A long body is expected: a GET that asks for one. */
+  readonly isBulk?: boolean | undefined;
   readonly reach: Reach;
   readonly tls: TlsSettings;
   readonly firstByteMs: number;
@@ -66,6 +70,7 @@ function loadUndici(): Promise<Undici> {
 export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #pools: LRUCache<string, Dispatcher>;
+  readonly #lines = new Lines();
   readonly #classes = new LRUCache<string, "private" | "public">({ max: 2000, ttl: CLASS_TTL_MS });
 
   constructor(options: ConnectionsOptions) {
@@ -78,7 +83,11 @@ export class Connections {
   }
 
   async send(request: WireRequest): Promise<WireAnswer> {
-    const pool = this.#pool(request, await loadUndici());
+    const undici = await loadUndici();
+    if (request.isBulk && request.method === "GET" && request.body === undefined) {
+      return this.#lines.get({ ...request, key: keyOf(request), connect: () => this.#connect(request, undici) });
+    }
+    const pool = this.#pool(request, undici);
     const answer = await pool.request({
       path: request.url.pathname + request.url.search,
       method: request.method,
@@ -108,8 +117,7 @@ export class Connections {
 
   #pool(request: WireRequest, undici: Undici): Dispatcher {
     const { origin } = request.url;
-    const { ca, insecure } = request.tls;
-    const key = JSON.stringify([origin, request.reach, insecure, ca]);
+    const key = keyOf(request);
     const known = this.#pools.get(key);
     if (known) return known;
     const bare = new undici.Pool(origin, {
@@ -123,6 +131,19 @@ export class Connections {
     const pool = bare.compose(keepChunked);
     this.#pools.set(key, pool);
     return pool;
+  }
+
+  #connect(request: WireRequest, undici: Undici): Promise<Socket> {
+    const { url } = request;
+    const { host, protocol, port } = url;
+    const hostname = url.hostname.replace(/^\[|\]$/g, "");
+    return new Promise((resolve, reject) => {
+      this.#connector(
+        url.origin,
+        request,
+        undici,
+      )({ hostname, host, protocol, port }, (...[error, socket]) => (error ? reject(error) : resolve(socket)));
+    });
   }
 
   #connector(origin: string, { reach, tls }: Pick<WireRequest, "reach" | "tls">, undici: Undici): buildConnector.connector {
@@ -170,8 +191,14 @@ export class Connections {
   async close(): Promise<void> {
     const pools = [...this.#pools.values()];
     this.#pools.clear();
+    this.#lines.close();
     await Promise.all(pools.map((pool) => pool.destroy().catch(() => undefined)));
   }
+}
+
+/** What makes connections interchangeable. */
+function keyOf({ url, reach, tls }: Pick<WireRequest, "url" | "reach" | "tls">): string {
+  return JSON.stringify([url.origin, reach, tls.insecure, tls.ca]);
 }
 
 /** The pieces of a chunked body that came with one read share its memory: it is left to the garbage collector. */

@@ -16,10 +16,13 @@ const TIMEOUT_CODES: ReadonlySet<string> = new Set([
   "UND_ERR_CONNECT_TIMEOUT",
   "UND_ERR_HEADERS_TIMEOUT",
   "UND_ERR_BODY_TIMEOUT",
+  "ANSWER_TIMEOUT",
+  "BODY_TIMEOUT",
   "ETIMEDOUT",
 ]);
 const CUT_CODES: ReadonlySet<string> = new Set([
   "UND_ERR_SOCKET",
+  "CUT_SHORT",
   "ECONNRESET",
   "EPIPE",
   "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
@@ -52,7 +55,7 @@ export function transportFailure(error: unknown, host: string, signal?: AbortSig
       error: new SlipwayError("UPSTREAM_TIMEOUT", { detail, cause: error }),
     };
   }
-  if (codes.some((code) => code.startsWith("HPE_"))) {
+  if (codes.some((code) => code.startsWith("HPE_") || code === "MALFORMED_ANSWER")) {
     return { verdict: "cut", connectTimeout: false, error: new SlipwayError("UPSTREAM_INVALID", { detail, cause: error }) };
   }
   const verdict = codes.some((code) => CUT_CODES.has(code)) ? "cut" : "unreachable";

@@ -7,12 +7,12 @@ import type { Socket } from "node:net";
 
 /** For a socket that is silent or slow. */
 const READ_BYTES = 64 * 1024;
-/** After a read that was filled: what costs is the read, not its bytes. */
-const LARGE_READ_BYTES = 256 * 1024;
+/** After a read that was filled: what costs is the read, not its bytes. In memory that other threads see, so that they can work on what came. */
+const LARGE_READ_BYTES = 512 * 1024;
 /** Less than this is copied into memory of its own. */
 const SMALL_BYTES = 16 * 1024;
 const MAX_SPARE = 64;
-const MAX_SPARE_LARGE = 48;
+const MAX_SPARE_LARGE = 32;
 
 const spare: Buffer[] = [];
 const spareLarge: Buffer[] = [];
@@ -21,23 +21,32 @@ const lent = new WeakMap<ArrayBufferLike, number>();
 /** The read that is just over filled its memory: the same socket has more. */
 let hasMore = false;
 
+/** Who takes what a socket reads instead of its stream. */
+const takers = new WeakMap<Socket, (chunk: Buffer) => boolean>();
+
+export function takeReads(socket: Socket, take: (chunk: Buffer) => boolean): void {
+  takers.set(socket, take);
+}
+
 /** For net.connect and tls.connect, which ask for the next memory right after each read. */
 export const reusedReads = {
   buffer(): Buffer {
     const isLarge = hasMore;
     hasMore = false;
-    if (isLarge) return spareLarge.pop() ?? Buffer.allocUnsafeSlow(LARGE_READ_BYTES);
+    if (isLarge) return spareLarge.pop() ?? Buffer.from(new SharedArrayBuffer(LARGE_READ_BYTES));
     return spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES);
   },
   callback(this: Socket, count: number, memory: Uint8Array): boolean {
     const whole = Buffer.from(memory.buffer, memory.byteOffset, memory.length);
+    const take = takers.get(this);
     if (count < SMALL_BYTES) {
       const copy = Buffer.from(whole.subarray(0, count));
       giveBack(whole);
-      return this.push(copy);
+      return take ? take(copy) : this.push(copy);
     }
     lent.set(whole.buffer, count);
-    const goesOn = this.push(whole.subarray(0, count));
+    const bytes = whole.subarray(0, count);
+    const goesOn = take ? take(bytes) : this.push(bytes);
     // Last: what reads the chunk may open another connection.
     hasMore = count === whole.length || (count > READ_BYTES && goesOn);
     return goesOn;

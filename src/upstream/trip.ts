@@ -136,6 +136,7 @@ export class Trip {
       method: this.#hop.method,
       headers: authorization === undefined ? this.#hop.headers : { ...this.#hop.headers, authorization },
       body: request.body,
+      isBulk: request.lane === "bulk",
       reach: this.#reach,
       // Leniency about certificates is for what the operator named and what is beside it.
       tls: { ca: tls.ca, insecure: tls.insecure && this.#reach === "operator" },

@@ -36,6 +36,7 @@ async function answer(req: IncomingMessage, res: ServerResponse): Promise<void> 
   }
 }
 
+/** Over both kinds of connections in turn. */
 async function wire(t: TestContext): Promise<(path: string, put?: { body: WireAnswer["body"]; size: number }) => Promise<WireAnswer>> {
   const server = createServer((req, res) => void answer(req, res));
   await once(server.listen(0, "127.0.0.1"), "listening");
@@ -46,8 +47,10 @@ async function wire(t: TestContext): Promise<(path: string, put?: { body: WireAn
     server.closeAllConnections();
   });
   const { port } = server.address() as AddressInfo;
+  let calls = 0;
   return (path, put) =>
     connections.send({
+      isBulk: (calls += 1) % 2 === 0,
       url: new URL(`http://127.0.0.1:${port}/${path}`),
       method: put ? "PUT" : "GET",
       headers: put ? { "content-length": String(put.size) } : {},

@@ -10,7 +10,7 @@ import { adoptPiece, releasePiece, takePiece } from "./piece-memory.ts";
 /** From this size on a chunk is a piece as it came; smaller ones are copied together. */
 const DIRECT_BYTES = 128 * 1024;
 /** So much may be ready besides the piece that is looked at; then the body waits. */
-const READY_BYTES = 512 * 1024;
+const READY_BYTES = 1024 * 1024;
 
 /**
  * Pieces are valid until the next one is asked for, or as long as somebody holds them (piece-memory.ts). What is there is given at once, however little it is. The body's chunks must come from a
