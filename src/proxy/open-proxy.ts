@@ -13,6 +13,7 @@ import type { UnreadPolicy } from "./fill/unread-fills.ts";
 import { FillLeases } from "./fill/fill-lease.ts";
 import type { ProcessIdentity } from "./fill/fill-lease.ts";
 import { RemoteFills } from "./fill/remote-fills.ts";
+import { Scribes } from "./fill/scribe.ts";
 import { parseProxyPolicy } from "./plan/policy.ts";
 import type { ProxyDefaults, ProxyPolicy } from "./plan/policy.ts";
 import { blobsOf, Prefetcher } from "./prefetch.ts";
@@ -179,6 +180,7 @@ function createFillEngine(options: ProxyOptions, { leases, usage }: { leases: Fi
     remote: new RemoteFills({ key: options.internalKey, clock: options.clock, folder: options.stagingFolder }),
     self: options.self,
     folder: options.stagingFolder,
+    scribes: new Scribes(),
     limits: DEFAULT_FILL_LIMITS,
     maxFills: options.maxFills,
     unread: options.unread,

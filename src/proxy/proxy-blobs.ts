@@ -86,17 +86,14 @@ export class ProxyBlobs {
   /** Begins to fetch what will be asked for next. */
   async prefetch(name: ProxyName, descriptors: readonly { readonly digest: string; readonly size: number }[]): Promise<void> {
     this.describe(name.repository, descriptors);
-    const [client, linked] = await Promise.all([
-      this.#options.clientOf(name.project),
-      this.#options.linkedOf(
-        name.repository,
-        descriptors.map(({ digest }) => digest),
-      ),
-    ]);
-    const wanted = descriptors.filter(({ digest }) => !linked.has(digest));
-    await this.#options.fills.prefetch(
-      wanted.map(({ digest, size }) => ({ ...this.#base(name, digest), size, client, priority: "prefetch" as const })),
+    const linked = this.#options.linkedOf(
+      name.repository,
+      descriptors.map(({ digest }) => digest),
     );
+    linked.catch(() => undefined);
+    const client = await this.#options.clientOf(name.project);
+    const requests = descriptors.map(({ digest, size }) => ({ ...this.#base(name, digest), size, client, priority: "prefetch" as const }));
+    await this.#options.fills.prefetch(requests, linked);
   }
 
   async complete(name: ProxyName, digest: string, signal: AbortSignal): Promise<void> {

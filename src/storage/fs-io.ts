@@ -36,6 +36,13 @@ export class PositionedFile {
     }
   }
 
+  /** A call by somebody else, another thread for example, who says when it is over. */
+  lend(call: (fd: number, over: () => void) => void): void {
+    if (this.#isClosed) throw new Error("the file is closed");
+    this.#calls += 1;
+    call(this.#handle.fd, () => this.#over());
+  }
+
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -52,11 +59,15 @@ export class PositionedFile {
       if (this.#isClosed) throw new Error("the file is closed");
       this.#calls += 1;
       start(this.#handle.fd, (error, count) => {
-        this.#calls -= 1;
-        if (this.#calls === 0) this.#onIdle?.();
+        this.#over();
         if (error) reject(error);
         else resolve(count);
       });
     });
+  }
+
+  #over(): void {
+    this.#calls -= 1;
+    if (this.#calls === 0) this.#onIdle?.();
   }
 }

@@ -14,6 +14,7 @@ import type { FillLimits } from "./fill.ts";
 import { adoptFor, adoptStored } from "./fill-adoption.ts";
 import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
+import { proveRight } from "./fill-request.ts";
 import type { FillRequest, FillTarget } from "./fill-request.ts";
 import { fetcherOf } from "./fill-source.ts";
 import { noFills } from "./fill-stats.ts";
@@ -23,6 +24,7 @@ import type { Growing } from "./growing.ts";
 import { isWithoutRoom, readOpenBlob } from "./open-blob.ts";
 import type { OpenBlob } from "./open-blob.ts";
 import type { RemoteFills } from "./remote-fills.ts";
+import type { Scribes } from "./scribe.ts";
 import { removeLeftovers } from "./staging-leftovers.ts";
 import { UnreadFills } from "./unread-fills.ts";
 import type { UnreadPolicy } from "./unread-fills.ts";
@@ -36,6 +38,7 @@ export interface FillEngineOptions {
   readonly remote: RemoteFills;
   readonly self: ProcessIdentity;
   readonly folder: string;
+  readonly scribes: Scribes;
   readonly limits: FillLimits;
   /** Prefetches begin only while fewer fills run in this process. */
   readonly maxFills: number;
@@ -140,14 +143,14 @@ export class FillEngine {
     return known;
   }
 
-  /** Starts fills that nobody reads yet, except of what somebody fetches already. */
-  async prefetch(requests: readonly FillRequest[]): Promise<void> {
+  /** Starts fills that nobody reads yet, except of what somebody fetches already and of what turns out to be linked. */
+  async prefetch(requests: readonly FillRequest[], linking: Promise<ReadonlySet<string>>): Promise<void> {
     const fresh = requests.filter(({ digest }) => !this.#running.has(digest) && !this.#followed.has(digest) && !this.#starting.has(digest));
+    if (fresh.length === 0) return;
+    const [owned, linked] = await Promise.all([this.#options.leases.ownedOf(fresh.map(({ digest }) => digest)), linking]);
     const room = Math.max(0, this.#options.maxFills - this.#running.size - this.#starting.size);
-    const wanted = fresh.slice(0, room);
-    if (wanted.length === 0) return;
-    const owned = await this.#options.leases.ownedOf(wanted.map(({ digest }) => digest));
-    await Promise.all(wanted.filter(({ digest }) => !owned.has(digest)).map((request) => this.#joinForItself(request)));
+    const missing = fresh.filter(({ digest }) => !owned.has(digest) && !linked.has(digest));
+    await Promise.all(missing.slice(0, room).map((request) => this.#joinForItself(request)));
   }
 
   /** This process fetches it for this repository, or is about to: nothing has to be looked up to join. */
@@ -171,6 +174,7 @@ export class FillEngine {
     const running = [...this.#running.values()];
     await Promise.all(running.map(({ source }) => source.abandon(new SlipwayError("DRAINING"))));
     await Promise.all(running.map(({ source, fence }) => this.#options.leases.release(source.digest, fence, null).catch(() => undefined)));
+    await this.#options.scribes.close();
   }
 
   /** Whether a client reads it or not. */
@@ -210,7 +214,7 @@ export class FillEngine {
       // The trouble of another one's upstream is not ours.
       const size = await answerOf(source).catch(() => null);
       if (size === null) return null;
-      await this.#proveRight(request, size);
+      await proveRight(request, size);
       targets.set(request.repository, { projectId: request.projectId, repository: request.repository });
     }
     if (source.state === "done") {
@@ -219,12 +223,6 @@ export class FillEngine {
     }
     this.stats.joined += 1;
     return source;
-  }
-
-  async #proveRight(request: FillRequest, size: number): Promise<void> {
-    const { digest, priority, upstreamRepository } = request;
-    const head = await request.client.headBlob(upstreamRepository, digest, { priority });
-    if (head.size !== size) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
   }
 
   async #start(request: FillRequest): Promise<Growing | StoredBlob> {
@@ -264,7 +262,7 @@ export class FillEngine {
     // Its own fetch is about to link it: following that costs upstream nothing.
     const owner = await this.#options.leases.findOwner(request.digest);
     if (owner?.repository === request.repository && owner.bootId !== this.#options.self.bootId) return null;
-    await this.#proveRight(request, stat.size);
+    await proveRight(request, stat.size);
     return (
       (await writer.linkStored(request, request.digest, null)) ??
       (await adoptStored(request, { digest: request.digest, size: stat.size }, this.#options))
@@ -272,7 +270,7 @@ export class FillEngine {
   }
 
   async #own(request: FillRequest, fence: number): Promise<Fill> {
-    const { folder, limits, remote } = this.#options;
+    const { folder, limits, remote, scribes } = this.#options;
     const { digest, size, client } = request;
     await remote.handOver(digest);
     const targets = new Map([[request.repository, { projectId: request.projectId, repository: request.repository }]]);
@@ -282,6 +280,7 @@ export class FillEngine {
       size,
       fence,
       folder,
+      scribe: scribes.pick(),
       limits,
       fetch: fetcherOf(request),
       mayFetchParts: () => client.honoursRanges,
@@ -354,7 +353,7 @@ export class FillEngine {
           : await remote.follow({ digest, address: owner.address, isStored: link });
     if (!source) return null;
     // Reading somebody else's fetch needs the same right as fetching; for one's own repository the fetch itself is the proof.
-    if (owner.repository !== request.repository) await this.#proveRight(request, await answerOf(source));
+    if (owner.repository !== request.repository) await proveRight(request, await answerOf(source));
     targets.set(request.repository, { projectId: request.projectId, repository: request.repository });
     this.stats.followed += 1;
     this.#followed.set(digest, { source, targets });

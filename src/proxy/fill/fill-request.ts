@@ -1,4 +1,5 @@
 /** Who asks for a cold blob, and from where it may come. */
+import { SlipwayError } from "../../core/errors.ts";
 import type { UpstreamClient } from "../../upstream/client.ts";
 import type { Priority } from "../../upstream/types.ts";
 
@@ -15,4 +16,10 @@ export interface FillRequest extends FillTarget {
   readonly size: number | null;
   readonly client: UpstreamClient;
   readonly priority: Priority;
+}
+
+/** Bytes that are here, or on their way, for somebody else: the request's own upstream must have the digest, of the same size. */
+export async function proveRight({ digest, priority, upstreamRepository, client }: FillRequest, size: number): Promise<void> {
+  const head = await client.headBlob(upstreamRepository, digest, { priority });
+  if (head.size !== size) throw new SlipwayError("BLOB_UNKNOWN", { detail: { digest } });
 }

@@ -1,15 +1,17 @@
 /**
  * One blob on its way from upstream, in the process that owns it. It fetches, stages, hashes and, when digest and size are right, hands the file
- * to storage. Readers look at the file; none of them can slow it down or stop it.
+ * to storage. Readers look at the file, and at what has come but is not in it yet; none of them can slow it down or stop it.
  */
 import { isSlipwayError, SlipwayError, toSlipwayError } from "../../core/errors.ts";
 import { planRanges } from "../plan/segments.ts";
 import type { Segment } from "../plan/segments.ts";
+import { ArrivedPieces } from "./arrived-pieces.ts";
 import { PrefixHash } from "./prefix-hash.ts";
-import { RecentPieces } from "./recent-pieces.ts";
+import type { Scribe } from "./scribe.ts";
 import { SharedReads } from "./shared-reads.ts";
 import { StagingFile } from "./staging-file.ts";
 import { Wakeups } from "./wakeups.ts";
+import { WriteBacklog } from "./write-backlog.ts";
 
 export interface FetchedRange {
   /** Size of the whole blob when upstream told. */
@@ -25,6 +27,8 @@ export interface FillInput {
   readonly size: number | null;
   readonly fence: number;
   readonly folder: string;
+  /** Its own from beginning to end. */
+  readonly scribe: Scribe;
   /**
    * `end` is exclusive; null fetches to the end. A part that begins at 0 and comes as the whole is handed over whole. `elsewhere` asks for
    * another address after a mismatch.
@@ -57,9 +61,15 @@ export const DEFAULT_FILL_LIMITS: FillLimits = {
 
 export type FillState = "running" | "done" | "failed";
 
+/** Received and not yet written, of one fill and of all that share its scribe. */
+const BACKLOG_BYTES = 2 * 1024 * 1024;
+const SCRIBE_BACKLOG_BYTES = 16 * 1024 * 1024;
+
 interface Work {
   readonly file: StagingFile;
   readonly hash: PrefixHash;
+  readonly arrived: ArrivedPieces;
+  readonly backlog: WriteBacklog;
   readonly elsewhere: boolean;
 }
 
@@ -71,8 +81,8 @@ export class Fill {
   readonly #stop = new AbortController();
   readonly #wakeups = new Wakeups();
   readonly reads = new SharedReads();
-  readonly #recent = new RecentPieces();
   #file: StagingFile | null = null;
+  #arrived: ArrivedPieces | null = null;
   #state: FillState = "running";
   #error: SlipwayError | null = null;
   #size: number | null;
@@ -136,20 +146,24 @@ export class Fill {
   /** One past the last byte that a reader at the position may have now. */
   visibleEnd(position: number): number {
     if (this.#isVerified) return Math.max(position, this.#size ?? position);
-    if (!this.#file || this.#file.isSuspect) return position;
-    const end = this.#file.segments.contiguousFrom(position);
+    if (!this.#arrived || this.#file?.isSuspect) return position;
+    const end = this.#arrived.contiguousFrom(position);
     const limit = (this.#size ?? end) - this.#input.limits.heldBackBytes;
     return Math.max(position, Math.min(end, limit));
   }
 
+  storedEnd(position: number): number {
+    return this.#file?.segments.contiguousFrom(position) ?? position;
+  }
+
   /** How far from the start everything is there: a range beyond it is ahead of the fill. */
   get prefixEnd(): number {
-    return this.#file?.segments.contiguousFrom(0) ?? 0;
+    return this.#arrived?.contiguousFrom(0) ?? 0;
   }
 
   /** Bytes from the position on that are still in memory, for readers who may see them; to be released. */
   takeRecent(position: number): Uint8Array | null {
-    return this.#recent.take(position);
+    return this.#arrived?.take(position) ?? null;
   }
 
   /** Resolves at the next progress, the end or the failure. */
@@ -165,10 +179,19 @@ export class Fill {
 
   async #run(): Promise<void> {
     try {
-      const { folder, digest, fence } = this.#input;
-      this.#file = await StagingFile.open({ folder, digest, size: this.#size, fence });
-      this.#size = this.#file.size;
-      await this.#attempts(this.#file, new PrefixHash(digest, this.#file));
+      const { folder, digest, fence, scribe } = this.#input;
+      const file = await StagingFile.open({ folder, digest, size: this.#size, fence });
+      const arrived = new ArrivedPieces(file.segments.list());
+      this.#file = file;
+      this.#arrived = arrived;
+      this.#size = file.size;
+      await this.#attempts({
+        file,
+        arrived,
+        hash: new PrefixHash(digest, file, scribe),
+        backlog: new WriteBacklog(BACKLOG_BYTES, () => scribe.pendingBytes >= SCRIBE_BACKLOG_BYTES),
+        elsewhere: false,
+      });
       this.#end("done");
     } catch (error) {
       this.#error = this.#stop.signal.aborted ? toSlipwayError(this.#stop.signal.reason) : toSlipwayError(error);
@@ -177,9 +200,10 @@ export class Fill {
     }
   }
 
-  async #attempts(file: StagingFile, hash: PrefixHash): Promise<void> {
+  async #attempts(work: Work): Promise<void> {
+    const { file, hash, backlog } = work;
     try {
-      const size = await this.#fetchVerified(file, hash);
+      const size = await this.#fetchVerified(work);
       // Readers may have the rest while the file is made durable.
       this.#isVerified = true;
       this.#wakeups.now();
@@ -188,24 +212,28 @@ export class Fill {
     } catch (error) {
       // Neither wrong bytes nor those that fill the disk are worth keeping.
       const isUseless = isSlipwayError(error, "DIGEST_MISMATCH", "STORAGE_FULL");
+      await backlog.settled();
       await hash.settled();
       await file.close().catch(() => undefined);
       if (isUseless) await file.remove().catch(() => undefined);
       throw error;
+    } finally {
+      hash.close();
     }
     await file.finish().catch(() => undefined);
   }
 
   /** A wrong digest is tried once elsewhere; what came the first time is thrown away. */
-  async #fetchVerified(file: StagingFile, hash: PrefixHash): Promise<number> {
+  async #fetchVerified(work: Work): Promise<number> {
+    const { file, hash, arrived } = work;
     for (const elsewhere of [false, true]) {
-      await this.#fetchAll({ file, hash, elsewhere });
+      await this.#fetchAll({ ...work, elsewhere });
       await hash.catchUp();
-      const found = hash.digest();
+      const found = await hash.digest();
       if (found === this.digest && hash.position === this.#size) return hash.position;
       this.#input.onMismatch(found);
       await file.reset();
-      this.#recent.clear();
+      arrived.reset();
       this.reads.clear();
       hash.reset();
       this.#wakeups.now();
@@ -218,12 +246,13 @@ export class Fill {
     const size = this.#size;
     if (size === null) {
       await this.#fetchPart({ start: 0, end: null }, work);
-      if (this.#size === null) this.#learnSize(work.file, work.file.segments.contiguousFrom(0));
-      return;
+      if (this.#size === null) this.#learnSize(work.file, work.arrived.contiguousFrom(0));
+      return work.backlog.drain();
     }
     const gaps = work.file.segments.gaps(size);
-    if (size >= limits.parallelFromBytes && mayFetchParts()) return this.#fetchParts(planRanges(gaps, limits.partBytes), work);
-    for (const gap of gaps) await this.#fetchPart(gap, work);
+    if (size >= limits.parallelFromBytes && mayFetchParts()) await this.#fetchParts(planRanges(gaps, limits.partBytes), work);
+    else for (const gap of gaps) await this.#fetchPart(gap, work);
+    await work.backlog.drain();
   }
 
   /** The first part tells whether upstream gives parts at all; where it gives everything, everything is taken from that one answer. */
@@ -249,18 +278,20 @@ export class Fill {
       await Promise.allSettled(helpers);
       throw error;
     }
+    await work.backlog.drain();
     const gaps = work.file.segments.gaps(this.#size ?? 0);
     for (const gap of gaps) await this.#fetchPart(gap, work);
   }
 
   async #fetchPart(
     part: { start: number; end: number | null },
-    { file, hash, elsewhere }: Work,
+    work: Work,
     { signal, onAnswer }: { signal?: AbortSignal; onAnswer?: (isPart: boolean) => void } = {},
   ): Promise<void> {
     const stop = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
     stop.throwIfAborted();
     const isWhole = part.start === 0 && (part.end === null || part.end === this.#size);
+    const { file, hash, backlog, elsewhere } = work;
     const fetched = await this.#input.fetch({ start: part.start, end: isWhole ? null : part.end }, { elsewhere, signal: stop });
     if (fetched.size !== null && this.#size === null) this.#learnSize(file, fetched.size);
     this.#firstByteMs ??= performance.now() - this.startedAt;
@@ -273,15 +304,11 @@ export class Fill {
     for await (const chunk of fetched.body) {
       stop.throwIfAborted();
       const wanted = end === null ? chunk : chunk.subarray(0, Math.max(0, end - position));
-      const writing = file.write(position, wanted);
-      // Hashed while it is written: these are two cores' work.
-      const isHashed = hash.addAhead(position, wanted);
-      await writing;
-      if (!isHashed) hash.add(position);
-      this.#recent.add(position, wanted);
+      this.#store(position, wanted, work);
       position += wanted.length;
       this.#input.onBytes(wanted.length);
       this.#wakeups.soon(wanted.length);
+      if (!backlog.hasRoom()) await backlog.room();
     }
     const expected = end ?? this.#size;
     if (expected !== null && position < expected) {
@@ -289,6 +316,20 @@ export class Fill {
     }
     // What came out of order is hashed while the rest is on its way, not at the end.
     hash.catchUpBehind();
+  }
+
+  /** Readers may have it from now on; it is written and hashed behind. */
+  #store(position: number, chunk: Uint8Array, { file, hash, arrived, backlog }: Work): void {
+    const { bytes, written } = arrived.add(position, chunk);
+    const claimed = hash.claim(position, bytes.length);
+    backlog.begin(bytes.length);
+    file.writeBy(this.#input.scribe, { position, bytes, hash: claimed }, (error) => {
+      if (error === null) {
+        written();
+        if (claimed === null) hash.add(position);
+      }
+      backlog.end(bytes.length, error);
+    });
   }
 
   #learnSize(file: StagingFile, size: number): void {
@@ -299,7 +340,8 @@ export class Fill {
 
   #end(state: FillState): void {
     this.#state = state;
-    this.#recent.clear();
+    if (state === "done") this.#arrived?.clear();
+    else this.#arrived?.abandon();
     this.reads.close();
     this.#wakeups.close();
   }

@@ -59,10 +59,18 @@ export class GrowingReader {
       if (growing.path !== null && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing, signal);
       const available = Math.min(growing.visibleEnd(this.#position), this.#end) - this.#position;
       if (available > 0 && this.#file !== null && this.#epoch === growing.epoch) {
-        const piece = growing.takeRecent?.(this.#position) ?? (await this.#shared(this.#file, growing, available));
-        if (piece === null) yield* this.#chunk(this.#file, available);
-        else yield* this.#piece(piece, available);
-        continue;
+        const recent = growing.takeRecent?.(this.#position) ?? null;
+        if (recent !== null) {
+          yield* this.#piece(recent, available);
+          continue;
+        }
+        const stored = Math.min(available, growing.storedEnd(this.#position) - this.#position);
+        if (stored > 0) {
+          const piece = await this.#shared(this.#file, growing, stored);
+          if (piece === null) yield* this.#chunk(this.#file, stored);
+          else yield* this.#piece(piece, stored);
+          continue;
+        }
       }
       if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
       if (growing.state === "done" && this.#file === null) throw new MovedAway();
@@ -84,15 +92,26 @@ export class GrowingReader {
     return whole({ start: this.#position, end: this.#end });
   }
 
-  /** Over what was handed out, which must begin with the blob. */
-  async hashSoFar(algorithm: string): Promise<Hash> {
+  /** Over what was handed out of it, which must begin with the blob. */
+  async hashSoFar(algorithm: string, growing: Growing): Promise<Hash> {
     const hash = createHash(algorithm);
     const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
     for (let position = this.#start; position < this.#position && this.#file !== null;) {
-      const bytesRead = await this.#file.read(buffer, { length: Math.min(buffer.length, this.#position - position), position });
-      if (bytesRead === 0) throw mixed();
-      hash.update(buffer.subarray(0, bytesRead));
-      position += bytesRead;
+      const wanted = this.#position - position;
+      const stored = Math.min(buffer.length, wanted, growing.storedEnd(position) - position);
+      if (stored > 0) {
+        const bytesRead = await this.#file.read(buffer, { length: stored, position });
+        if (bytesRead === 0) throw mixed();
+        hash.update(buffer.subarray(0, bytesRead));
+        position += bytesRead;
+        continue;
+      }
+      // Handed out and never written.
+      const piece = growing.takeRecent?.(position) ?? null;
+      if (piece === null) throw mixed();
+      hash.update(piece.subarray(0, wanted));
+      position += Math.min(wanted, piece.length);
+      releasePiece(piece);
     }
     return hash;
   }

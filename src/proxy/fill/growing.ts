@@ -19,7 +19,9 @@ export interface Growing {
   readonly isAnswered: boolean;
   readonly prefixEnd: number;
   visibleEnd(position: number): number;
-  /** Bytes that were just written, where the owner is in this process; to be given back with `releasePiece`. */
+  /** How far the file has it: what is visible beyond that is in memory. */
+  storedEnd(position: number): number;
+  /** Bytes that came just now, where the owner is in this process; to be given back with `releasePiece`. */
   takeRecent?(position: number): Uint8Array | null;
   /** For reading its file together. */
   readonly reads?: SharedReads;
@@ -87,6 +89,10 @@ export class FileFollower implements Growing {
     if (this.state === "done" || this.#isVerified) return Math.max(position, this.size ?? position);
     const end = this.#segments.contiguousFrom(position);
     return Math.max(position, Math.min(end, (this.size ?? end) - this.#options.heldBackBytes));
+  }
+
+  storedEnd(position: number): number {
+    return this.visibleEnd(position);
   }
 
   async change(signal?: AbortSignal): Promise<void> {

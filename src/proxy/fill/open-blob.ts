@@ -57,7 +57,7 @@ export async function* readOpenBlob(open: OpenRead): AsyncGenerator<Uint8Array> 
           return;
         }
         if (isWithoutRoom(growing) && !signal?.aborted) {
-          yield* await direct(open, reader);
+          yield* await direct(open, reader, growing);
           return;
         }
         // Only what another process failed to bring is tried again here: what this one could not fetch stays so.
@@ -85,6 +85,7 @@ export function isWithoutRoom(growing: Growing): boolean {
 async function direct(
   { request, range, size, heldBackBytes, stats, signal }: OpenRead,
   reader: GrowingReader,
+  growing: Growing,
 ): Promise<AsyncIterable<Uint8Array>> {
   stats.unstaged += 1;
   const isWhole = range.start === 0 && range.end === size;
@@ -92,7 +93,7 @@ async function direct(
     ...request,
     size,
     range: { start: reader.position, end: range.end },
-    hash: isWhole ? await reader.hashSoFar(request.digest.slice(0, request.digest.indexOf(":"))) : null,
+    hash: isWhole ? await reader.hashSoFar(request.digest.slice(0, request.digest.indexOf(":")), growing) : null,
     heldBackBytes,
     signal,
   });

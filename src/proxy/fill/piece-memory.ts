@@ -1,6 +1,6 @@
 /**
  * Memory for pieces of bodies: whoever made a piece and those who still send it hold it together, and the last one gives it back. So bytes that were just written to the
- * growing file go to its readers without being read again.
+ * growing file go to its readers without being read again. The memory is one that other threads see too: one of them writes and hashes it.
  */
 import { recycle } from "../../upstream/read-memory.ts";
 
@@ -8,7 +8,7 @@ export const PIECE_BYTES = 256 * 1024;
 /** Kept for the next bodies. */
 const MAX_SPARE = 16;
 /** From this many pieces in use on, nobody gets a further hold: slow readers take the bytes from the file. */
-const MAX_SHARED = 64;
+const MAX_SHARED = 128;
 
 interface Holding {
   holders: number;
@@ -21,7 +21,7 @@ const held = new Map<ArrayBufferLike, Holding>();
 
 /** Held by the caller. */
 export function takePiece(): Buffer {
-  const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
+  const buffer = spare.pop() ?? Buffer.from(new SharedArrayBuffer(PIECE_BYTES));
   held.set(buffer.buffer, { holders: 1, chunk: null });
   return buffer;
 }
@@ -40,6 +40,11 @@ export function releasePiece({ buffer }: Uint8Array): void {
   held.delete(buffer);
   if (holding.chunk) recycle(holding.chunk);
   else if (spare.length < MAX_SPARE) spare.push(Buffer.from(buffer));
+}
+
+/** Left to the garbage collector: somebody may look at it at any time from now on. */
+export function forgetPiece({ buffer }: Uint8Array): void {
+  held.delete(buffer);
 }
 
 /** Whether another piece may be taken that several will hold. */

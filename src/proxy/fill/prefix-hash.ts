@@ -1,39 +1,41 @@
 /**
- * The digest of a file that grows in any order. Chunks that continue the hashed prefix are hashed as they pass; what arrived ahead of it is read
- * back, from the page cache as a rule, once the gap before it is closed.
+ * The digest of a file that grows in any order. Chunks that continue the hashed prefix are hashed as they are written; what arrived ahead of it is read
+ * back, from the page cache as a rule, once the gap before it is closed. The hashing itself is the scribe's.
  */
-import { createHash } from "node:crypto";
-import type { Hash } from "node:crypto";
+import type { HashName } from "./scribe-thread.ts";
+import type { Scribe } from "./scribe.ts";
 import type { StagingFile } from "./staging-file.ts";
 
-const READ_BYTES = 1024 * 1024;
+/** Between two such parts the scribe does something for others. */
+const PART_BYTES = 1024 * 1024;
 
 export class PrefixHash {
   readonly #algorithm: string;
   readonly #file: StagingFile;
-  #hash: Hash;
+  readonly #scribe: Scribe;
+  #hash: HashName;
   #position = 0;
   #catchingUp: Promise<void> | null = null;
 
-  constructor(digest: string, file: StagingFile) {
+  constructor(digest: string, file: StagingFile, scribe: Scribe) {
     this.#algorithm = digest.slice(0, digest.indexOf(":"));
     this.#file = file;
-    this.#hash = createHash(this.#algorithm);
+    this.#scribe = scribe;
+    this.#hash = scribe.beginHash(this.#algorithm);
   }
 
   get position(): number {
     return this.#position;
   }
 
-  /** A chunk on its way into the file; false when it does not continue what is hashed. */
-  addAhead(position: number, chunk: Uint8Array): boolean {
-    if (this.#catchingUp !== null || position !== this.#position) return false;
-    this.#hash.update(chunk);
-    this.#position += chunk.length;
-    return true;
+  /** The hash for a chunk that is about to be written; null when it does not continue what is hashed. */
+  claim(position: number, length: number): HashName | null {
+    if (this.#catchingUp !== null || position !== this.#position) return null;
+    this.#position += length;
+    return this.#hash;
   }
 
-  /** Such a chunk is in the file. When what is hashed lies behind it, after a resumption for example, the gap is read back while the rest is on its way. */
+  /** A chunk without a hash is in the file. When what is hashed lies behind it, after a resumption for example, the gap is read back while the rest is on its way. */
   add(position: number): void {
     if (this.#catchingUp === null && this.#file.segments.contiguousFrom(this.#position) > position) this.catchUpBehind();
   }
@@ -58,23 +60,27 @@ export class PrefixHash {
     await this.#catchingUp?.catch(() => undefined);
   }
 
-  digest(): string {
-    return `${this.#algorithm}:${this.#hash.copy().digest("hex")}`;
+  async digest(): Promise<string> {
+    return `${this.#algorithm}:${await this.#scribe.digest(this.#hash)}`;
   }
 
   reset(): void {
-    this.#hash = createHash(this.#algorithm);
+    this.close();
+    this.#hash = this.#scribe.beginHash(this.#algorithm);
     this.#position = 0;
   }
 
+  close(): void {
+    this.#scribe.forget(this.#hash);
+  }
+
   async #readOn(): Promise<void> {
-    const buffer = Buffer.allocUnsafe(READ_BYTES);
     for (;;) {
-      const end = this.#file.segments.contiguousFrom(this.#position);
-      if (end <= this.#position) return;
-      const count = await this.#file.read(buffer, Math.min(READ_BYTES, end - this.#position), this.#position);
-      if (count === 0) throw new Error("the staging file is shorter than its progress says");
-      this.#hash.update(buffer.subarray(0, count));
+      const length = Math.min(PART_BYTES, this.#file.segments.contiguousFrom(this.#position) - this.#position);
+      if (length <= 0) return;
+      const part = { position: this.#position, length };
+      const count = await this.#file.hashBy(this.#scribe, part, this.#hash);
+      if (count < length) throw new Error("the staging file is shorter than its progress says");
       this.#position += count;
     }
   }

@@ -134,6 +134,10 @@ class RemoteFollower implements Growing {
     return Math.max(position, this.#file.segments.contiguousFrom(position));
   }
 
+  storedEnd(position: number): number {
+    return this.visibleEnd(position);
+  }
+
   change(signal?: AbortSignal): Promise<void> {
     return this.state === "running" ? this.#wakeups.next(signal) : Promise.resolve();
   }

@@ -7,9 +7,11 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
-import { fsError } from "../../storage/fs-errors.ts";
+import { fsError, isErrno } from "../../storage/fs-errors.ts";
 import { PositionedFile } from "../../storage/fs-io.ts";
 import { SegmentMap } from "../plan/segments.ts";
+import type { HashName } from "./scribe-thread.ts";
+import type { Piece, Scribe } from "./scribe.ts";
 import { nameOf, ProgressFile, progressPath, readProgress } from "./staging-progress.ts";
 import type { StagedProgress } from "./staging-progress.ts";
 
@@ -61,7 +63,6 @@ export class StagingFile {
   /** Takes up what an earlier owner on this host has left; a leftover of another size is of no use. */
   static async open(options: StagingOptions): Promise<StagingFile> {
     try {
-      await mkdir(options.folder, { recursive: true, mode: 0o700 });
       return new StagingFile(options, (await reopen(options)) ?? (await begin(options)));
     } catch (error) {
       throw fsError(error);
@@ -115,13 +116,33 @@ export class StagingFile {
     } catch (error) {
       throw fsError(error);
     }
-    this.#segments.add(position, position + chunk.length);
+    this.#wrote(position, chunk.length);
+  }
+
+  /** The same by another thread, told by a callback: this is where every byte of every fill passes. */
+  writeBy(scribe: Scribe, piece: Piece, done: (error: unknown) => void): void {
+    this.#file.lend((fd, over) => {
+      scribe.write(fd, piece, (failure) => {
+        over();
+        if (failure === null) this.#wrote(piece.position, piece.bytes.length);
+        done(failure === null ? null : fsError(failure));
+      });
+    });
+  }
+
+  #wrote(position: number, length: number): void {
+    this.#segments.add(position, position + length);
     this.#isDirty = true;
     if (performance.now() - this.#savedAt > PROGRESS_EVERY_MS && this.#saving === null) this.#saveBehind();
   }
 
-  read(buffer: Buffer, length: number, position: number): Promise<number> {
-    return this.#file.read(buffer, { length, position });
+  /** How much of the part there was. */
+  hashBy(scribe: Scribe, part: { readonly position: number; readonly length: number }, hash: HashName): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#file.lend((fd, over) => {
+        scribe.hashFile(fd, part, hash).finally(over).then(resolve, reject);
+      });
+    });
   }
 
   /** One at a time; what changed meanwhile is in the next. */
@@ -219,7 +240,13 @@ async function reopen(options: StagingOptions): Promise<Opened | null> {
 
 async function begin({ folder, digest, size }: StagingOptions): Promise<Opened> {
   const epoch = randomBytes(8).toString("hex");
-  const file = await PositionedFile.open(dataPath(folder, digest, epoch), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  const create = (): Promise<PositionedFile> =>
+    PositionedFile.open(dataPath(folder, digest, epoch), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+  const file = await create().catch(async (error: unknown) => {
+    if (!isErrno(error, "ENOENT")) throw error;
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    return create();
+  });
   return { file, epoch, segments: new SegmentMap(), size };
 }
 

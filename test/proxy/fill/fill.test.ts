@@ -1,16 +1,21 @@
 import { assertSameBytes } from "../../support/bytes.ts";
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { isSlipwayError } from "../../../src/core/errors.ts";
 import { DEFAULT_FILL_LIMITS, Fill } from "../../../src/proxy/fill/fill.ts";
 import type { FillInput } from "../../../src/proxy/fill/fill.ts";
+import { Scribe } from "../../../src/proxy/fill/scribe.ts";
 import { tempDir } from "../../support/temp.ts";
 
 const content = randomBytes(3_000_000);
 const digest = `sha256:${createHash("sha256").update(content).digest("hex")}`;
+
+const scribe = new Scribe();
+after(() => scribe.close());
 
 interface Call {
   readonly start: number;
@@ -33,6 +38,7 @@ function input(
       size: content.length,
       fence: 1,
       folder: join(folder, "staging"),
+      scribe,
       limits: DEFAULT_FILL_LIMITS,
       fetch: (range) => {
         calls.push(range);
@@ -56,6 +62,12 @@ async function* chunks(bytes: Buffer, start: number, end: number): AsyncGenerato
     await new Promise((resolve) => setImmediate(resolve));
     yield bytes.subarray(position, Math.min(end, position + 65_536));
   }
+}
+
+/** Upstream says nothing more from there on. */
+async function* stoppingAt(end: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  yield* chunks(content, 0, end);
+  await once(signal, "abort");
 }
 
 test("a fill of known size is one request, verified and adopted", async (t) => {
@@ -126,9 +138,11 @@ test("a good second address heals a bad first one", async (t) => {
 
 test("an abandoned fill is resumed by the next owner with the gaps only", async (t) => {
   const folder = await tempDir(t);
-  const first = input(folder);
+  const first = input(folder, {
+    fetch: (_range, { signal }) => Promise.resolve({ size: content.length, body: stoppingAt(1_900_000, signal), isPart: false }),
+  });
   const fill = new Fill(first.input);
-  while (fill.stagedBytes < 1_500_000) await fill.change();
+  while (fill.stagedBytes < 1_500_000) await new Promise((resolve) => setTimeout(resolve, 5));
   await fill.abandon(new Error("shutting down"));
   assert.equal(fill.state, "failed");
   const second = input(folder, { fence: 2 });
@@ -143,3 +157,49 @@ test("a body that ends early fails the fill instead of passing as whole", async 
   });
   await assert.rejects(new Fill(made.input).finished, (error) => isSlipwayError(error, "UPSTREAM_INVALID"));
 });
+
+test("readers have the bytes before they are written, and a disk that stands still stops the fetch, not the memory's growth", async (t) => {
+  const slow = new SlowScribe();
+  t.after(() => slow.close());
+  const size = 8_000_000;
+  const large = randomBytes(size);
+  const largeDigest = `sha256:${createHash("sha256").update(large).digest("hex")}`;
+  const made = input(await tempDir(t), {
+    digest: largeDigest,
+    size,
+    scribe: slow,
+    fetch: () => Promise.resolve({ size, body: chunks(large, 0, size), isPart: false }),
+  });
+  const fill = new Fill(made.input);
+  while (fill.visibleEnd(0) < 2_000_000) await fill.change();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(fill.storedEnd(0), 0, "nothing is in the file");
+  assert.ok(fill.visibleEnd(0) < 2_300_000, `${fill.visibleEnd(0)} bytes came`);
+  const read: Buffer[] = [];
+  for (let position = 0; position < 2_000_000;) {
+    const piece = fill.takeRecent(position);
+    assert.ok(piece, `nothing at ${position}`);
+    read.push(Buffer.from(piece));
+    position += piece.length;
+  }
+  assertSameBytes(Buffer.concat(read).subarray(0, 2_000_000), large.subarray(0, 2_000_000));
+  slow.goOn();
+  await fill.finished;
+  assertSameBytes(await readFile(made.target), large);
+});
+
+/** Writes nothing before it is told to. */
+class SlowScribe extends Scribe {
+  #held: (() => void)[] | null = [];
+
+  override write(...args: Parameters<Scribe["write"]>): void {
+    if (this.#held) this.#held.push(() => super.write(...args));
+    else super.write(...args);
+  }
+
+  goOn(): void {
+    const held = this.#held ?? [];
+    this.#held = null;
+    for (const write of held) write();
+  }
+}
