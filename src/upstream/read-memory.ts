@@ -4,6 +4,7 @@
  * what somebody still looks at is one.
  */
 import type { Socket } from "node:net";
+import { SharedPool } from "./shared-pool.ts";
 
 /** For a socket that is silent or slow. */
 const READ_BYTES = 64 * 1024;
@@ -12,10 +13,10 @@ const LARGE_READ_BYTES = 512 * 1024;
 /** Less than this is copied into memory of its own. */
 const SMALL_BYTES = 16 * 1024;
 const MAX_SPARE = 64;
-const MAX_SPARE_LARGE = 32;
+const MAX_LARGE = 96;
 
 const spare: Buffer[] = [];
-const spareLarge: Buffer[] = [];
+const large = new SharedPool(LARGE_READ_BYTES, MAX_LARGE);
 /** Where the bytes end that a reader has of it. */
 const lent = new WeakMap<ArrayBufferLike, number>();
 /** The read that is just over filled its memory: the same socket has more. */
@@ -33,7 +34,7 @@ export const reusedReads = {
   buffer(): Buffer {
     const isLarge = hasMore;
     hasMore = false;
-    if (isLarge) return spareLarge.pop() ?? Buffer.from(new SharedArrayBuffer(LARGE_READ_BYTES));
+    if (isLarge) return large.take();
     return spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES);
   },
   callback(this: Socket, count: number, memory: Uint8Array): boolean {
@@ -82,7 +83,6 @@ export function recycleWritten(socket: Socket): void {
 }
 
 function giveBack(whole: Buffer): void {
-  if (whole.length === LARGE_READ_BYTES) {
-    if (spareLarge.length < MAX_SPARE_LARGE) spareLarge.push(whole);
-  } else if (spare.length < MAX_SPARE) spare.push(whole);
+  if (whole.length === LARGE_READ_BYTES) large.give(whole);
+  else if (spare.length < MAX_SPARE) spare.push(whole);
 }

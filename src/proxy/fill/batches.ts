@@ -12,8 +12,12 @@ const DIRECT_BYTES = 128 * 1024;
 /** So much may be ready besides the piece that is looked at; then the body waits. */
 const READY_BYTES = 1024 * 1024;
 
+/** The beginning of a body is given as it comes, later a little is waited for more: a client hardly notices the time, and each piece costs as much as hundreds of its kilobytes. */
+const EAGER_BYTES = 64 * 1024;
+const GATHER_MS = 4;
+
 /**
- * Pieces are valid until the next one is asked for, or as long as somebody holds them (piece-memory.ts). What is there is given at once, however little it is. The body's chunks must come from a
+ * Pieces are valid until the next one is asked for, or as long as somebody holds them (piece-memory.ts). The body's chunks must come from a
  * socket and have no other reader: their memory is given back as soon as nobody looks at it any more.
  */
 export async function* inBatches(body: Readable): AsyncGenerator<Uint8Array> {
@@ -37,6 +41,10 @@ class Gathering {
   #error: Error | null = null;
   #wake: (() => void) | null = null;
   #turn: NodeJS.Immediate | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #received = 0;
+  /** What is gathered has waited long enough. */
+  #isDue = false;
 
   constructor(body: Readable) {
     this.#body = body;
@@ -52,7 +60,7 @@ class Gathering {
     this.#free();
     if (this.#lent) releasePiece(this.#lent);
     this.#lent = null;
-    while (this.#ready.length === 0 && this.#length === 0) {
+    while (!this.#hasPiece()) {
       if (this.#error) throw this.#error;
       if (this.#isOver) return null;
       await new Promise<void>((resolve) => {
@@ -68,6 +76,8 @@ class Gathering {
   }
 
   close(): void {
+    if (this.#turn) clearImmediate(this.#turn);
+    if (this.#timer) clearTimeout(this.#timer);
     this.#body.off("data", this.#onData);
     this.#body.on("error", () => undefined).destroy();
     if (this.#filling) releasePiece(this.#filling);
@@ -80,17 +90,25 @@ class Gathering {
       this.#finishPiece();
       this.#addReady(adoptPiece(chunk));
     } else this.#gather(chunk);
+    this.#received += chunk.length;
     const isFull = this.#readyBytes >= READY_BYTES;
     if (isFull) this.#body.pause();
-    if (this.#wake === null) return;
     if (isFull) this.#wakeUp();
     // What the socket has besides comes in the same turn, and belongs to the same piece.
-    else this.#turn ??= setImmediate(() => this.#wakeUp());
+    else if (this.#ready.length > 0 || this.#received <= EAGER_BYTES) this.#turn ??= setImmediate(() => this.#wakeUp());
+    else this.#timer ??= setTimeout(() => this.#wakeUp(), GATHER_MS);
   };
+
+  #hasPiece(): boolean {
+    return this.#ready.length > 0 || (this.#length > 0 && (this.#isDue || this.#isOver));
+  }
 
   #wakeUp(): void {
     if (this.#turn) clearImmediate(this.#turn);
+    if (this.#timer) clearTimeout(this.#timer);
     this.#turn = null;
+    this.#timer = null;
+    this.#isDue = this.#length > 0;
     this.#wake?.();
     this.#wake = null;
   }
@@ -111,6 +129,7 @@ class Gathering {
     this.#addReady(this.#filling.subarray(0, this.#length));
     this.#filling = null;
     this.#length = 0;
+    this.#isDue = false;
   }
 
   #addReady(piece: Uint8Array): void {

@@ -62,7 +62,7 @@ export const DEFAULT_FILL_LIMITS: FillLimits = {
 export type FillState = "running" | "done" | "failed";
 
 /** Received and not yet written, of one fill and of all that share its scribe. */
-const BACKLOG_BYTES = 2 * 1024 * 1024;
+const BACKLOG_BYTES = 1024 * 1024;
 const SCRIBE_BACKLOG_BYTES = 16 * 1024 * 1024;
 
 interface Work {

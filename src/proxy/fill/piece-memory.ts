@@ -3,10 +3,10 @@
  * growing file go to its readers without being read again. The memory is one that other threads see too: one of them writes and hashes it.
  */
 import { recycle } from "../../upstream/read-memory.ts";
+import { SharedPool } from "../../upstream/shared-pool.ts";
 
 export const PIECE_BYTES = 256 * 1024;
-/** Kept for the next bodies. */
-const MAX_SPARE = 16;
+const MAX_PIECES = 64;
 /** From this many pieces in use on, nobody gets a further hold: slow readers take the bytes from the file. */
 const MAX_SHARED = 128;
 
@@ -16,12 +16,12 @@ interface Holding {
   readonly chunk: Uint8Array | null;
 }
 
-const spare: Buffer[] = [];
+const memory = new SharedPool(PIECE_BYTES, MAX_PIECES);
 const held = new Map<ArrayBufferLike, Holding>();
 
 /** Held by the caller. */
 export function takePiece(): Buffer {
-  const buffer = spare.pop() ?? Buffer.from(new SharedArrayBuffer(PIECE_BYTES));
+  const buffer = memory.take();
   held.set(buffer.buffer, { holders: 1, chunk: null });
   return buffer;
 }
@@ -39,7 +39,7 @@ export function releasePiece({ buffer }: Uint8Array): void {
   if (holding.holders > 0) return;
   held.delete(buffer);
   if (holding.chunk) recycle(holding.chunk);
-  else if (spare.length < MAX_SPARE) spare.push(Buffer.from(buffer));
+  else memory.give(Buffer.from(buffer));
 }
 
 /** Left to the garbage collector: somebody may look at it at any time from now on. */
