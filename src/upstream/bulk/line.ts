@@ -125,6 +125,11 @@ export class Line {
   }
 
   #deliver(body: LineBody, chunk: Buffer): boolean {
+    if (this.#framing.isOver) {
+      // What comes after the end belongs to nothing.
+      this.#isLast = true;
+      return false;
+    }
     let goesOn = true;
     // Chunks of one read share its memory: it is left to the garbage collector.
     if (!(this.#framing instanceof LengthBody)) keep(chunk);
@@ -132,7 +137,6 @@ export class Line {
       goesOn = body.push(data);
     });
     if (this.#framing.isOver) {
-      // What comes after the end belongs to nothing.
       if (used < chunk.length) this.#isLast = true;
       body.push(null);
       return true;
@@ -164,7 +168,7 @@ export class Line {
 
   /** While nobody takes the bytes, silence is ours. */
   #silent(): void {
-    if (this.#body && !this.#isPaused) this.#fail(wireError("BODY_TIMEOUT", "the body stopped"));
+    if (this.#body && !this.#isPaused && !this.#framing.isOver) this.#fail(wireError("BODY_TIMEOUT", "the body stopped"));
     else if (!this.#body) this.destroy();
   }
 
@@ -175,7 +179,9 @@ export class Line {
     body.push(null);
   }
 
+  /** Whoever still reads what came whole does not notice. */
   #closed(): void {
+    if (this.#body && this.#framing.isOver) return;
     this.#fail(this.#error ?? wireError("CUT_SHORT", "the other side closed the connection"));
   }
 

@@ -74,3 +74,19 @@ test("a failure comes after the bytes before it, and whoever leaves early ends t
   }
   assert.equal(left.destroyed, true);
 });
+
+test("what comes slowly is gathered once a body has begun, and the end of the body does not wait", async () => {
+  const body = new PassThrough();
+  const pieces = inBatches(body);
+  body.write(Buffer.alloc(70_000, 1));
+  assert.equal(((await pieces.next()).value as Uint8Array).length, 70_000);
+  const next = pieces.next();
+  for (let turn = 0; turn < 3; turn += 1) {
+    body.write(Buffer.alloc(10_000, 2));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(((await next).value as Uint8Array).length, 30_000);
+  body.end(Buffer.alloc(5, 3));
+  assert.equal(((await pieces.next()).value as Uint8Array).length, 5);
+  assert.equal((await pieces.next()).done, true);
+});

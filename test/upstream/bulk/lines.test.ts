@@ -169,6 +169,20 @@ test("what comes after an answer belongs to nothing: its connection is not used 
   );
 });
 
+test("what comes later, and the end of the connection, do not harm a body that has come whole and is read slowly", async (t) => {
+  const { get, seen } = await play(t, ({ socket, connection }) => {
+    socket.write(reply("x".repeat(100_000)));
+    if (connection === 1) setTimeout(() => socket.write(reply("smuggled")), 30);
+    else socket.end();
+  });
+  for (const connection of [1, 2]) {
+    const { body } = await get({ idleBodyMs: 40 });
+    await delay(150);
+    assert.equal((await readAll(body)).length, 100_000);
+    assert.equal(seen.at(-1)?.connection, connection);
+  }
+});
+
 test("a body that ends with its connection is whole", async (t) => {
   const { get } = await play(t, ({ socket }) => socket.end("HTTP/1.1 200 OK\r\n\r\nto the end"));
   assert.equal(await text(await get()), "to the end");
