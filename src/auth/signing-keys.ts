@@ -88,6 +88,8 @@ export class SigningKeys {
   async rotate(): Promise<void> {
     await this.refresh();
     const newest = this.#keys.at(-1);
+    // A successor that does not sign yet is the one.
+    if (newest && newest.notBefore > this.#options.clock.now()) return;
     const signsAt = this.#options.clock.now() + 2 * this.#options.refreshMs;
     await this.#insert((newest?.generation ?? 0) + 1, newest ? signsAt : this.#options.clock.now() - SKEW_MS, newest ?? null);
     await this.refresh();
