@@ -31,6 +31,7 @@ test("further processes are started, started again when they die, and drained in
     return now.length === 2 && !now.includes(first[0] ?? 0) ? now : null;
   });
   assert.ok(second.includes(first[1] ?? 0), "the other one was left alone");
+  await until("all listen to signals", () => second.every((pid) => program.lines.some((line) => line["listening"] === pid)));
   program.child.kill("SIGTERM");
   assert.equal(await program.exit(), 0);
   const drained = program.lines.filter((line) => "drained" in line).map((line) => line["drained"]);

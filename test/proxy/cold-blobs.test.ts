@@ -220,10 +220,9 @@ test("wrong bytes break the connections, are tried once more, counted, and never
   wrong[10] = (wrong[10] as number) ^ 255;
   upstream.repository("app").blobs.set(digest, wrong);
   const results = await Promise.allSettled(Array.from({ length: 3 }, () => ask(url(`blobs/${digest}`))));
-  assert.ok(
-    results.every(({ status }) => status === "rejected"),
-    "no client got a complete answer",
-  );
+  // Who comes when it has just failed hears of it in an error.
+  const complete = results.filter((result) => result.status === "fulfilled" && result.value.status < 500);
+  assert.deepEqual(complete, [], "no client got a complete answer");
   assert.equal(blobGets(upstream).get(digest), 2);
   assert.equal(fills.stats.mismatches, 2);
   assert.equal(await server.app.store.stat(digest), null);
