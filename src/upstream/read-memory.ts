@@ -13,7 +13,8 @@ const LARGE_READ_BYTES = 512 * 1024;
 /** Less than this is copied into memory of its own. */
 const SMALL_BYTES = 16 * 1024;
 const MAX_SPARE = 64;
-const MAX_LARGE = 96;
+/** With more in use, reads are small ones. */
+const MAX_LARGE = 48;
 
 const spare: Buffer[] = [];
 const large = new SharedPool(LARGE_READ_BYTES, MAX_LARGE);
@@ -34,8 +35,7 @@ export const reusedReads = {
   buffer(): Buffer {
     const isLarge = hasMore;
     hasMore = false;
-    if (isLarge) return large.take();
-    return spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES);
+    return (isLarge ? large.tryTake() : null) ?? spare.pop() ?? Buffer.allocUnsafeSlow(READ_BYTES);
   },
   callback(this: Socket, count: number, memory: Uint8Array): boolean {
     const whole = Buffer.from(memory.buffer, memory.byteOffset, memory.length);

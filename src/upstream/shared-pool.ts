@@ -18,9 +18,14 @@ export class SharedPool {
   }
 
   take(): Buffer {
+    return this.tryTake() ?? Buffer.allocUnsafeSlow(this.bytes);
+  }
+
+  /** Null at the limit. */
+  tryTake(): Buffer | null {
     const spare = this.#spare.pop();
     if (spare) return spare;
-    if (this.#made >= this.#max) return Buffer.allocUnsafeSlow(this.bytes);
+    if (this.#made >= this.#max) return null;
     this.#made += 1;
     const memory = new SharedArrayBuffer(this.bytes);
     this.#lost.register(memory, null);

@@ -10,7 +10,7 @@ import { adoptPiece, releasePiece, takePiece } from "./piece-memory.ts";
 /** From this size on a chunk is a piece as it came; smaller ones are copied together. */
 const DIRECT_BYTES = 128 * 1024;
 /** So much may be ready besides the piece that is looked at; then the body waits. */
-const READY_BYTES = 1024 * 1024;
+const READY_BYTES = 512 * 1024;
 
 /** The beginning of a body is given as it comes, later a little is waited for more: a client hardly notices the time, and each piece costs as much as hundreds of its kilobytes. */
 const EAGER_BYTES = 64 * 1024;

@@ -63,7 +63,7 @@ export type FillState = "running" | "done" | "failed";
 
 /** Received and not yet written, of one fill and of all that share its scribe. */
 const BACKLOG_BYTES = 1024 * 1024;
-const SCRIBE_BACKLOG_BYTES = 16 * 1024 * 1024;
+const SCRIBE_BACKLOG_BYTES = 8 * 1024 * 1024;
 
 interface Work {
   readonly file: StagingFile;

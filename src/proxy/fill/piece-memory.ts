@@ -6,7 +6,7 @@ import { recycle } from "../../upstream/read-memory.ts";
 import { SharedPool } from "../../upstream/shared-pool.ts";
 
 export const PIECE_BYTES = 256 * 1024;
-const MAX_PIECES = 64;
+const MAX_PIECES = 128;
 /** From this many pieces in use on, nobody gets a further hold: slow readers take the bytes from the file. */
 const MAX_SHARED = 128;
 
