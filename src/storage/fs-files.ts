@@ -29,7 +29,8 @@ export async function ensureDir(root: string, path: string): Promise<void> {
     await mkdir(path);
   } catch (error) {
     if (isErrno(error, "EEXIST")) return;
-    if (!isErrno(error, "ENOENT")) throw error;
+    // Without the root there is nothing to begin with: a disk that went away must be told, not tried again for ever.
+    if (!isErrno(error, "ENOENT") || dirname(path) === root) throw error;
     await ensureDir(root, dirname(path));
     return ensureDir(root, path);
   }
