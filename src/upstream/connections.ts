@@ -71,10 +71,13 @@ export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #pools: LRUCache<string, Dispatcher>;
   readonly #lines = new Lines();
+  /** One for all connections of a key: it remembers TLS sessions. */
+  readonly #connectors: LRUCache<string, buildConnector.connector>;
   readonly #classes = new LRUCache<string, "private" | "public">({ max: 2000, ttl: CLASS_TTL_MS });
 
   constructor(options: ConnectionsOptions) {
     this.#options = options;
+    this.#connectors = new LRUCache({ max: options.maxOrigins ?? 256 });
     this.#pools = new LRUCache<string, Dispatcher>({
       max: options.maxOrigins ?? 256,
       // Calls under way finish; the pool takes no new ones.
@@ -126,7 +129,7 @@ export class Connections {
       allowH2: false,
       keepAliveTimeout: 15_000,
       keepAliveMaxTimeout: 60_000,
-      connect: this.#connector(origin, request, undici),
+      connect: this.#connectorOf(request, undici),
     });
     const pool = bare.compose(keepChunked);
     this.#pools.set(key, pool);
@@ -138,12 +141,18 @@ export class Connections {
     const { host, protocol, port } = url;
     const hostname = url.hostname.replace(/^\[|\]$/g, "");
     return new Promise((resolve, reject) => {
-      this.#connector(
-        url.origin,
-        request,
-        undici,
-      )({ hostname, host, protocol, port }, (...[error, socket]) => (error ? reject(error) : resolve(socket)));
+      const connect = this.#connectorOf(request, undici);
+      connect({ hostname, host, protocol, port }, (...[error, socket]) => (error ? reject(error) : resolve(socket)));
     });
+  }
+
+  #connectorOf(request: WireRequest, undici: Undici): buildConnector.connector {
+    const key = keyOf(request);
+    const known = this.#connectors.get(key);
+    if (known) return known;
+    const connector = this.#connector(request.url.origin, request, undici);
+    this.#connectors.set(key, connector);
+    return connector;
   }
 
   #connector(origin: string, { reach, tls }: Pick<WireRequest, "reach" | "tls">, undici: Undici): buildConnector.connector {

@@ -3,7 +3,7 @@
  * another thread. Every thread that saw a piece keeps it until it collects its garbage, so making new ones all the time would hold many times what is in use.
  */
 export class SharedPool {
-  readonly bytes: number;
+  readonly #bytes: number;
   readonly #max: number;
   readonly #spare: Buffer[] = [];
   /** What nobody gave back is made up for when it is collected. */
@@ -13,12 +13,12 @@ export class SharedPool {
   #made = 0;
 
   constructor(bytes: number, max: number) {
-    this.bytes = bytes;
+    this.#bytes = bytes;
     this.#max = max;
   }
 
   take(): Buffer {
-    return this.tryTake() ?? Buffer.allocUnsafeSlow(this.bytes);
+    return this.tryTake() ?? Buffer.allocUnsafeSlow(this.#bytes);
   }
 
   /** Null at the limit. */
@@ -27,7 +27,7 @@ export class SharedPool {
     if (spare) return spare;
     if (this.#made >= this.#max) return null;
     this.#made += 1;
-    const memory = new SharedArrayBuffer(this.bytes);
+    const memory = new SharedArrayBuffer(this.#bytes);
     this.#lost.register(memory, null);
     return Buffer.from(memory);
   }
