@@ -14,7 +14,7 @@ const LARGE_READ_BYTES = 512 * 1024;
 const SMALL_BYTES = 16 * 1024;
 const MAX_SPARE = 64;
 /** With more in use, reads are small ones. */
-const MAX_LARGE = 48;
+const MAX_LARGE = 96;
 
 const spare: Buffer[] = [];
 const large = new SharedPool(LARGE_READ_BYTES, MAX_LARGE);
@@ -49,7 +49,7 @@ export const reusedReads = {
     const bytes = whole.subarray(0, count);
     const goesOn = take ? take(bytes) : this.push(bytes);
     // Last: what reads the chunk may open another connection.
-    hasMore = count === whole.length || (count > READ_BYTES && goesOn);
+    hasMore = count >= READ_BYTES;
     return goesOn;
   },
 };

@@ -9,6 +9,7 @@ import { parseAnswerHead } from "./answer-head.ts";
 import type { AnswerHead } from "./answer-head.ts";
 import { LengthBody, OpenEndedBody } from "./body-framing.ts";
 import type { BodyFraming } from "./body-framing.ts";
+import type { HeadsFirst } from "./heads-first.ts";
 
 export interface LineAnswer {
   readonly status: number;
@@ -29,6 +30,13 @@ interface Asked {
   readonly resolve: (answer: LineAnswer) => void;
   readonly reject: (error: unknown) => void;
   readonly timer: NodeJS.Timeout;
+  readonly answered: () => void;
+}
+
+export interface LineOptions {
+  readonly heads: HeadsFirst;
+  /** An answer is over and the next request may come. */
+  readonly onFree: (line: Line) => void;
 }
 
 const KEPT_IDLE_MS = 15_000;
@@ -37,20 +45,21 @@ const BUFFER_BYTES = 256 * 1024;
 
 export class Line {
   readonly #socket: Socket;
-  readonly #onFree: (line: Line) => void;
+  readonly #options: LineOptions;
   #asked: Asked | null = null;
   #headBytes: Buffer | null = null;
   #body: LineBody | null = null;
   #framing: BodyFraming = new LengthBody(0);
   #isLast = false;
   #isPaused = false;
+  #isFresh = false;
+  #isHeld = false;
   #answers = 0;
   #error: Error | null = null;
 
-  /** `onFree` is told when an answer is over and the next request may come. */
-  constructor(socket: Socket, onFree: (line: Line) => void) {
+  constructor(socket: Socket, options: LineOptions) {
     this.#socket = socket;
-    this.#onFree = onFree;
+    this.#options = options;
     takeReads(socket, (chunk) => this.#take(chunk));
     socket.on("error", (error) => {
       this.#error = error;
@@ -78,7 +87,7 @@ export class Line {
     return new Promise((resolve, reject) => {
       request.signal?.throwIfAborted();
       const timer = setTimeout(() => this.#fail(wireError("ANSWER_TIMEOUT", "no answer in time")), request.firstByteMs);
-      this.#asked = { request, resolve, reject, timer };
+      this.#asked = { request, resolve, reject, timer, answered: this.#options.heads.asked() };
       request.signal?.addEventListener("abort", this.#onAbort, { once: true });
       this.#socket.setTimeout(0);
       this.#socket.write(request.head, "latin1");
@@ -117,6 +126,7 @@ export class Line {
     this.#body = body;
     this.#framing = head.framing;
     this.#isLast = head.isLast;
+    this.#isFresh = true;
     this.#headBytes = null;
     this.#socket.setTimeout(request.idleBodyMs);
     request.signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -141,14 +151,23 @@ export class Line {
       body.push(null);
       return true;
     }
+    if (this.#isFresh && used > 0) {
+      this.#isFresh = false;
+      this.#isHeld = this.#options.heads.hold(() => this.#release());
+    }
     this.#isPaused = !goesOn;
-    return goesOn;
+    return goesOn && !this.#isHeld;
   }
 
   #resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;
-    this.#socket.resume();
+    if (!this.#isHeld) this.#socket.resume();
+  }
+
+  #release(): void {
+    this.#isHeld = false;
+    if (!this.#isPaused) this.#socket.resume();
   }
 
   /** The body was read to its end, or nobody wants the rest. */
@@ -163,7 +182,7 @@ export class Line {
     this.#isPaused = false;
     this.#socket.setTimeout(KEPT_IDLE_MS);
     this.#socket.resume();
-    this.#onFree(this);
+    this.#options.onFree(this);
   }
 
   /** While nobody takes the bytes, silence is ours. */
@@ -198,6 +217,7 @@ export class Line {
     const asked = this.#asked;
     this.#asked = null;
     if (asked) clearTimeout(asked.timer);
+    asked?.answered();
     asked?.request.signal?.removeEventListener("abort", this.#onAbort);
     return asked;
   }

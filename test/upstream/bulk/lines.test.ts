@@ -227,3 +227,17 @@ test("a header that would be two is never sent", async (t) => {
   await assert.rejects(get({ headers: { authorization: "Bearer x\r\nX-Injected: y" } }), TypeError);
   assert.equal(seen.length, 0);
 });
+
+test("a body that stops for the head of a request beside it comes whole, also when that head does not come", async (t) => {
+  const content = Buffer.alloc(3_000_000, 7);
+  const { get, seen } = await play(t, ({ socket, connection }) => void (connection === 1 && socket.write(reply(content))));
+  const second = get();
+  const first = get();
+  const answers = [first, second].map(async (answer) => readAll((await answer).body));
+  const whole = await Promise.race(answers);
+  assert.ok(whole.equals(content));
+  await until(() => seen.length === 2, "both were asked");
+  seen.find(({ connection }) => connection === 2)?.socket.write(reply("late"));
+  const bodies = await Promise.all(answers);
+  assert.deepEqual(bodies.map(({ length }) => length).toSorted(), [content.length, 4].toSorted());
+});
