@@ -8,7 +8,7 @@ import { SlipwayError } from "../../src/core/errors.ts";
 import { isDigest } from "../../src/oci/digests.ts";
 import type { FillEngine } from "../../src/proxy/fill/fill-engine.ts";
 import { answerOf } from "../../src/proxy/fill/growing.ts";
-import { FRESH_BLOCKS, GrowingReader } from "../../src/proxy/fill/growing-reader.ts";
+import { GrowingReader } from "../../src/proxy/fill/growing-reader.ts";
 import { INTERNAL_FILL_PATH, isSignatureValid, SIGNATURE_HEADER, SIZE_HEADER } from "../../src/proxy/fill/remote-fills.ts";
 import type { Mount } from "../http/mounts.ts";
 import { blockWriter } from "../v2/send-blob.ts";
@@ -40,9 +40,9 @@ async function serve(req: Request, res: Response, { fills, internalKey, clock }:
   res.writeHead(200, { "content-type": "application/octet-stream", "content-length": String(size), [SIZE_HEADER]: String(size) });
   res.flushHeaders();
   const write = blockWriter(res);
-  const reader = new GrowingReader({ start: 0, end: size }, FRESH_BLOCKS);
+  const reader = new GrowingReader({ start: 0, end: size }, { signal: gone.signal });
   try {
-    for await (const chunk of reader.read(growing, gone.signal)) await write(chunk);
+    for (let chunk = await reader.next(growing); chunk !== null; chunk = await reader.next(growing)) await write(chunk);
     res.end();
   } catch {
     // The follower takes a broken connection for what it is.

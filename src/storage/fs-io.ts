@@ -6,22 +6,34 @@ import { read, write } from "node:fs";
 import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 
+interface Shared {
+  readonly handle: FileHandle;
+  users: number;
+}
+
 export class PositionedFile {
-  readonly #handle: FileHandle;
+  readonly #shared: Shared;
   #calls = 0;
   #isClosed = false;
   #onIdle: (() => void) | null = null;
 
-  private constructor(handle: FileHandle) {
-    this.#handle = handle;
+  private constructor(shared: Shared) {
+    this.#shared = shared;
   }
 
   static async open(path: string, flags: string | number, mode?: number): Promise<PositionedFile> {
-    return new PositionedFile(await open(path, flags, mode));
+    return new PositionedFile({ handle: await open(path, flags, mode), users: 1 });
+  }
+
+  /** The same open file for somebody else: it is closed with the last of them. */
+  share(): PositionedFile {
+    if (this.#isClosed) throw new Error("the file is closed");
+    this.#shared.users += 1;
+    return new PositionedFile(this.#shared);
   }
 
   async size(): Promise<number> {
-    return (await this.#handle.stat()).size;
+    return (await this.#shared.handle.stat()).size;
   }
 
   /** Fewer than asked for at the end of the file. */
@@ -40,7 +52,7 @@ export class PositionedFile {
   lend(call: (fd: number, over: () => void) => void): void {
     if (this.#isClosed) throw new Error("the file is closed");
     this.#calls += 1;
-    call(this.#handle.fd, () => this.#over());
+    call(this.#shared.handle.fd, () => this.#over());
   }
 
   async close(): Promise<void> {
@@ -51,14 +63,15 @@ export class PositionedFile {
         this.#onIdle = resolve;
       });
     }
-    await this.#handle.close();
+    this.#shared.users -= 1;
+    if (this.#shared.users === 0) await this.#shared.handle.close();
   }
 
   #call(start: (fd: number, done: (error: Error | null, count: number) => void) => void): Promise<number> {
     return new Promise((resolve, reject) => {
       if (this.#isClosed) throw new Error("the file is closed");
       this.#calls += 1;
-      start(this.#handle.fd, (error, count) => {
+      start(this.#shared.handle.fd, (error, count) => {
         this.#over();
         if (error) reject(error);
         else resolve(count);

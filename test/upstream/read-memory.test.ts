@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { setImmediate as turn } from "node:timers/promises";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
-import { inBatches } from "../../src/proxy/fill/batches.ts";
+import { eachPiece } from "../../src/proxy/fill/body-pieces.ts";
 import { AddressGuard } from "../../src/upstream/address-guard.ts";
 import { readBounded } from "../../src/upstream/body.ts";
 import { Connections } from "../../src/upstream/connections.ts";
@@ -97,7 +97,10 @@ test("bodies that are gathered into pieces, and bodies that go on to another reg
   const send = await wire(t);
   const gather = async (kind: string, index: number): Promise<void> => {
     const hash = createHash("sha256");
-    for await (const piece of inBatches((await send(`${kind}/${index}`)).body)) hash.update(piece);
+    await eachPiece((await send(`${kind}/${index}`)).body, (piece) => {
+      hash.update(piece);
+      return null;
+    });
     assert.equal(hash.digest("hex"), DIGESTS[index]);
   };
   const relay = async (kind: string, index: number): Promise<void> => {

@@ -19,7 +19,7 @@ import type { FillRequest, FillTarget } from "./fill-request.ts";
 import { fetcherOf } from "./fill-source.ts";
 import { noFills } from "./fill-stats.ts";
 import type { FillStats } from "./fill-stats.ts";
-import { answerOf, FileFollower } from "./growing.ts";
+import { answerOf, changeOf, FileFollower } from "./growing.ts";
 import type { Growing } from "./growing.ts";
 import { isWithoutRoom, readOpenBlob } from "./open-blob.ts";
 import type { OpenBlob } from "./open-blob.ts";
@@ -164,7 +164,7 @@ export class FillEngine {
   async complete(request: FillRequest, signal: AbortSignal): Promise<void> {
     const growing = await this.#joinForItself(request);
     if ("bytes" in growing) return;
-    while (growing.state === "running") await growing.change(signal);
+    while (growing.state === "running") await changeOf(growing, signal);
     if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
   }
 

@@ -1,7 +1,6 @@
 /** Where the bytes of a fill come from: the repository's own upstream. */
 import type { UpstreamClient } from "../../upstream/client.ts";
 import type { Priority } from "../../upstream/types.ts";
-import { inBatches } from "./batches.ts";
 import type { FillInput } from "./fill.ts";
 
 export interface FillSource {
@@ -23,6 +22,6 @@ export function fetcherOf({ upstreamRepository, digest, size, client, priority }
       priority,
       signal,
     });
-    return { size: answer.size, body: inBatches(answer.body), isPart: answer.isPart };
+    return { size: answer.size, body: answer.body, isPart: answer.isPart };
   };
 }

@@ -2,10 +2,13 @@
  * One blob on its way from upstream, in the process that owns it. It fetches, stages, hashes and, when digest and size are right, hands the file
  * to storage. Readers look at the file, and at what has come but is not in it yet; none of them can slow it down or stop it.
  */
+import type { Readable } from "node:stream";
 import { isSlipwayError, SlipwayError, toSlipwayError } from "../../core/errors.ts";
+import type { PositionedFile } from "../../storage/fs-io.ts";
 import { planRanges } from "../plan/segments.ts";
 import type { Segment } from "../plan/segments.ts";
 import { ArrivedPieces } from "./arrived-pieces.ts";
+import { eachPiece } from "./body-pieces.ts";
 import { PrefixHash } from "./prefix-hash.ts";
 import type { Scribe } from "./scribe.ts";
 import { SharedReads } from "./shared-reads.ts";
@@ -16,7 +19,7 @@ import { WriteBacklog } from "./write-backlog.ts";
 export interface FetchedRange {
   /** Size of the whole blob when upstream told. */
   readonly size: number | null;
-  readonly body: AsyncIterable<Uint8Array>;
+  readonly body: Readable;
   /** False when everything from the start of the blob comes although a part was asked for; `body` begins at the part all the same. */
   readonly isPart: boolean;
 }
@@ -139,6 +142,10 @@ export class Fill {
     return this.#file?.path ?? null;
   }
 
+  share(): PositionedFile | null {
+    return this.#file?.share() ?? null;
+  }
+
   get epoch(): string {
     return this.#file?.epoch ?? "";
   }
@@ -166,9 +173,9 @@ export class Fill {
     return this.#arrived?.take(position) ?? null;
   }
 
-  /** Resolves at the next progress, the end or the failure. */
-  change(signal?: AbortSignal): Promise<void> {
-    return this.#state === "running" ? this.#wakeups.next(signal) : Promise.resolve();
+  whenChanged(wake: () => void): void {
+    if (this.#state === "running") this.#wakeups.next(wake);
+    else wake();
   }
 
   /** Ends the fetching; what is staged stays for the next owner. */
@@ -301,15 +308,15 @@ export class Fill {
     // The whole from its first byte is taken as far as it goes.
     const end = part.start === 0 && !fetched.isPart ? this.#size : part.end;
     let position = part.start;
-    for await (const chunk of fetched.body) {
+    await eachPiece(fetched.body, (chunk) => {
       stop.throwIfAborted();
       const wanted = end === null ? chunk : chunk.subarray(0, Math.max(0, end - position));
       this.#store(position, wanted, work);
       position += wanted.length;
       this.#input.onBytes(wanted.length);
       this.#wakeups.soon(wanted.length);
-      if (!backlog.hasRoom()) await backlog.room();
-    }
+      return backlog.hasRoom() ? null : backlog.room();
+    });
     const expected = end ?? this.#size;
     if (expected !== null && position < expected) {
       throw new SlipwayError("UPSTREAM_INVALID", { message: "the upstream registry sent fewer bytes than the blob has" });

@@ -34,48 +34,60 @@ export class MovedAway extends Error {
   override readonly name = "MovedAway";
 }
 
+export interface ReaderOptions {
+  readonly blocks?: BlockSource | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 export class GrowingReader {
   readonly #start: number;
   readonly #end: number;
   readonly #blocks: BlockSource;
+  readonly #signal: AbortSignal | undefined;
   #file: PositionedFile | null = null;
   #epoch = "";
   #position: number;
+  /** Of what was handed out last. */
+  #giveBack: (() => void) | null = null;
+  #wake: (() => void) | null = null;
 
-  constructor(range: { start: number; end: number }, blocks: BlockSource) {
+  constructor(range: { start: number; end: number }, { blocks = FRESH_BLOCKS, signal }: ReaderOptions) {
     this.#start = range.start;
     this.#end = range.end;
     this.#position = range.start;
     this.#blocks = blocks;
+    this.#signal = signal;
+    signal?.addEventListener("abort", this.#onAbort, { once: true });
   }
 
   get position(): number {
     return this.#position;
   }
 
-  /** Chunks are valid until the next one is asked for. Throws when the source fails; it may then be continued with another. */
-  async *read(growing: Growing, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  /** What is in memory just now; null when there is nothing. Valid until the next call. */
+  takeNow(growing: Growing): Uint8Array | null {
+    this.#settle();
+    if (this.#file === null || this.#epoch !== growing.epoch) return null;
+    const available = this.#available(growing);
+    const piece = available > 0 ? (growing.takeRecent?.(this.#position) ?? null) : null;
+    return piece === null ? null : this.#hand(piece, available);
+  }
+
+  /** Valid until the next call; null at the end. Throws when the source fails; it may then be continued with another. */
+  async next(growing: Growing): Promise<Uint8Array | null> {
+    this.#settle();
     while (this.#position < this.#end) {
-      if (growing.path !== null && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing, signal);
-      const available = Math.min(growing.visibleEnd(this.#position), this.#end) - this.#position;
-      if (available > 0 && this.#file !== null && this.#epoch === growing.epoch) {
-        const recent = growing.takeRecent?.(this.#position) ?? null;
-        if (recent !== null) {
-          yield* this.#piece(recent, available);
-          continue;
-        }
-        const stored = Math.min(available, growing.storedEnd(this.#position) - this.#position);
-        if (stored > 0) {
-          const piece = await this.#shared(this.#file, growing, stored);
-          if (piece === null) yield* this.#chunk(this.#file, stored);
-          else yield* this.#piece(piece, stored);
-          continue;
-        }
-      }
+      if (growing.epoch !== "" && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing);
+      const recent = this.takeNow(growing);
+      if (recent !== null) return recent;
+      const file = this.#epoch === growing.epoch ? this.#file : null;
+      const stored = Math.min(this.#available(growing), growing.storedEnd(this.#position) - this.#position);
+      if (file !== null && stored > 0) return this.#fromFile(file, growing, stored);
       if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
       if (growing.state === "done" && this.#file === null) throw new MovedAway();
-      await growing.change(signal);
+      await this.#changed(growing);
     }
+    return null;
   }
 
   /** The verified blob has what was handed out already. */
@@ -117,56 +129,71 @@ export class GrowingReader {
   }
 
   async close(): Promise<void> {
+    this.#settle();
+    this.#signal?.removeEventListener("abort", this.#onAbort);
     const file = this.#file;
     this.#file = null;
     await file?.close();
   }
 
-  async #shared(file: PositionedFile, { reads }: Growing, available: number): Promise<Uint8Array | null> {
-    return (await reads?.take(this.#position, available, (buffer, span) => file.read(buffer, span))) ?? null;
-  }
+  readonly #onAbort = (): void => this.#wake?.();
 
-  *#piece(piece: Uint8Array, available: number): Generator<Uint8Array> {
-    const bytes = piece.subarray(0, available);
-    this.#position += bytes.length;
-    try {
-      if (bytes.length === 0) throw tooShort();
-      yield bytes;
-    } finally {
-      releasePiece(piece);
-    }
-  }
-
-  async *#chunk(file: PositionedFile, available: number): AsyncGenerator<Uint8Array> {
-    const block = this.#blocks.take(available);
-    try {
-      const bytesRead = await file.read(block.buffer, { length: Math.min(block.buffer.length, available), position: this.#position });
-      if (bytesRead === 0) throw tooShort();
-      this.#position += bytesRead;
-      yield block.buffer.subarray(0, bytesRead);
-    } finally {
-      this.#blocks.give(block);
-    }
-  }
-
-  async #attach(growing: Growing, signal?: AbortSignal): Promise<void> {
-    const { path, epoch } = growing;
-    if (path === null) return;
-    const file = await PositionedFile.open(path, "r").catch((error: unknown) => {
-      if (isErrno(error, "ENOENT")) return null;
-      throw error;
+  /** Without a listener for each wait: there are as many as pieces. */
+  async #changed(growing: Growing): Promise<void> {
+    this.#signal?.throwIfAborted();
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      growing.whenChanged(resolve);
     });
+    this.#wake = null;
+    this.#signal?.throwIfAborted();
+  }
+
+  #available(growing: Growing): number {
+    return Math.min(growing.visibleEnd(this.#position), this.#end) - this.#position;
+  }
+
+  #settle(): void {
+    this.#giveBack?.();
+    this.#giveBack = null;
+  }
+
+  async #fromFile(file: PositionedFile, { reads }: Growing, stored: number): Promise<Uint8Array> {
+    const piece = (await reads?.take(this.#position, stored, (buffer, span) => file.read(buffer, span))) ?? null;
+    return piece === null ? this.#chunk(file, stored) : this.#hand(piece, stored);
+  }
+
+  #hand(piece: Uint8Array, available: number): Uint8Array {
+    this.#giveBack = () => releasePiece(piece);
+    const bytes = piece.length > available ? piece.subarray(0, available) : piece;
+    if (bytes.length === 0) throw tooShort();
+    this.#position += bytes.length;
+    return bytes;
+  }
+
+  async #chunk(file: PositionedFile, available: number): Promise<Uint8Array> {
+    const block = this.#blocks.take(available);
+    this.#giveBack = () => this.#blocks.give(block);
+    const bytesRead = await file.read(block.buffer, { length: Math.min(block.buffer.length, available), position: this.#position });
+    if (bytesRead === 0) throw tooShort();
+    this.#position += bytesRead;
+    return block.buffer.subarray(0, bytesRead);
+  }
+
+  async #attach(growing: Growing): Promise<void> {
+    const { epoch } = growing;
+    const file = growing.share?.() ?? (await openAt(growing.path));
     if (file === null) {
       // Moved into storage, or replaced by a new beginning: the next look tells.
       if (growing.epoch !== epoch) return;
       if (growing.state !== "running") throw new MovedAway();
-      await growing.change(signal);
+      await this.#changed(growing);
       return;
     }
     const before = this.#file;
     if (before !== null && this.#position > this.#start) {
       try {
-        await this.#compare({ before, after: file, growing, epoch }, signal);
+        await this.#compare({ before, after: file, growing, epoch });
       } catch (error) {
         await file.close();
         throw error;
@@ -177,17 +204,24 @@ export class GrowingReader {
     await before?.close();
   }
 
-  async #compare(
-    { before, after, growing, epoch }: { before: PositionedFile; after: PositionedFile; growing: Growing; epoch: string },
-    signal?: AbortSignal,
-  ): Promise<void> {
+  async #compare({
+    before,
+    after,
+    growing,
+    epoch,
+  }: {
+    before: PositionedFile;
+    after: PositionedFile;
+    growing: Growing;
+    epoch: string;
+  }): Promise<void> {
     const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
     for (let position = this.#start; position < this.#position;) {
       const available = Math.min(growing.visibleEnd(position), this.#position) - position;
       if (growing.epoch !== epoch) throw mixed();
       if (available <= 0) {
         if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
-        await growing.change(signal);
+        await this.#changed(growing);
         continue;
       }
       const bytesRead = await after.read(buffer, { length: Math.min(buffer.length, available), position });
@@ -195,6 +229,15 @@ export class GrowingReader {
       position += bytesRead;
     }
   }
+}
+
+/** Null when it is not there. */
+async function openAt(path: string | null): Promise<PositionedFile | null> {
+  if (path === null) return null;
+  return PositionedFile.open(path, "r").catch((error: unknown) => {
+    if (isErrno(error, "ENOENT")) return null;
+    throw error;
+  });
 }
 
 async function isSame(file: PositionedFile, expected: Uint8Array, position: number): Promise<boolean> {

@@ -1,6 +1,7 @@
 /** A blob that is not complete yet, as its readers see it: in the owner's process, or by the files that the owner writes on the same host. */
 import { sleep } from "../../core/clock.ts";
 import { SlipwayError } from "../../core/errors.ts";
+import type { PositionedFile } from "../../storage/fs-io.ts";
 import { SegmentMap } from "../plan/segments.ts";
 import type { FillState } from "./fill.ts";
 import { SharedReads } from "./shared-reads.ts";
@@ -13,7 +14,7 @@ export interface Growing {
   readonly failure: SlipwayError | null;
   /** Null until there is a file. */
   readonly path: string | null;
-  /** Another one when the content began anew. */
+  /** Another one when the content began anew; empty until there is a file. */
   readonly epoch: string;
   /** Upstream has begun to send. */
   readonly isAnswered: boolean;
@@ -23,9 +24,25 @@ export interface Growing {
   storedEnd(position: number): number;
   /** Bytes that came just now, where the owner is in this process; to be given back with `releasePiece`. */
   takeRecent?(position: number): Uint8Array | null;
+  /** Its open file, where the owner is in this process; to be closed by whoever asked. */
+  share?(): PositionedFile | null;
   /** For reading its file together. */
   readonly reads?: SharedReads;
-  change(signal?: AbortSignal): Promise<void>;
+  /** Calls back once: at the next progress, the end or the failure, at once when it is over. */
+  whenChanged(wake: () => void): void;
+}
+
+export async function changeOf(growing: Growing, signal?: AbortSignal): Promise<void> {
+  signal?.throwIfAborted();
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    signal?.addEventListener("abort", done, { once: true });
+    growing.whenChanged(done);
+  });
+  signal?.throwIfAborted();
 }
 
 /** Waits until it is certain that there is a blob, and how large it is: from then on a head may be sent to clients. */
@@ -33,7 +50,7 @@ export async function answerOf(growing: Growing, signal?: AbortSignal): Promise<
   while (growing.size === null || !growing.isAnswered) {
     if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
     if (growing.state === "done" && growing.size !== null) break;
-    await growing.change(signal);
+    await changeOf(growing, signal);
   }
   return growing.size;
 }
@@ -95,15 +112,13 @@ export class FileFollower implements Growing {
     return this.visibleEnd(position);
   }
 
-  async change(signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    if (this.state !== "running") return;
+  whenChanged(wake: () => void): void {
+    if (this.state !== "running") return wake();
     this.#polling ??= this.#poll().finally(() => {
       this.#polling = null;
       if (this.state !== "running") this.reads.close();
     });
-    await this.#polling;
-    signal?.throwIfAborted();
+    void this.#polling.then(wake);
   }
 
   async #poll(): Promise<void> {

@@ -5,7 +5,7 @@ import type { UpstreamClient } from "../../upstream/client.ts";
 import { readDirect } from "./direct.ts";
 import { Fill } from "./fill.ts";
 import type { Growing } from "./growing.ts";
-import { FRESH_BLOCKS, GrowingReader, MovedAway } from "./growing-reader.ts";
+import { GrowingReader, MovedAway } from "./growing-reader.ts";
 import type { BlockSource } from "./growing-reader.ts";
 
 export interface ReadOptions {
@@ -35,46 +35,84 @@ const TAKE_OVERS = 5;
 /** A range that begins so far behind what is there is fetched by itself instead of waiting. */
 const AHEAD_BYTES = 1024 * 1024;
 
-export async function* readOpenBlob(open: OpenRead): AsyncGenerator<Uint8Array> {
-  const { range, first, signal, rejoin } = open;
-  if (isAhead(first, range.start, open.size)) {
-    const ahead = await openAhead(open);
-    if (ahead) {
-      yield* ahead;
-      return;
+export function readOpenBlob(open: OpenRead): AsyncIterable<Uint8Array> {
+  return { [Symbol.asyncIterator]: () => new Reading(open) };
+}
+
+/** An iterator by hand: nested generators would pass each piece through a chain of promises. */
+class Reading implements AsyncIterator<Uint8Array> {
+  readonly #open: OpenRead;
+  readonly #reader: GrowingReader;
+  #growing: Growing;
+  #takeOvers = 0;
+  /** Where it goes on when it is not the growing file. */
+  #rest: AsyncIterator<Uint8Array> | null = null;
+  #hasBegun = false;
+
+  constructor(open: OpenRead) {
+    this.#open = open;
+    this.#growing = open.first;
+    this.#reader = new GrowingReader(open.range, open);
+  }
+
+  async next(): Promise<IteratorResult<Uint8Array>> {
+    const recent = this.#hasBegun && this.#rest === null ? this.#reader.takeNow(this.#growing) : null;
+    if (recent !== null) return { done: false, value: recent };
+    try {
+      const result = await this.#next();
+      if (result.done === true) await this.#reader.close();
+      return result;
+    } catch (error) {
+      await this.#reader.close();
+      throw error;
     }
   }
-  const reader = new GrowingReader(range, open.blocks ?? FRESH_BLOCKS);
-  try {
-    let growing = first;
-    for (let takeOvers = 0; ; takeOvers += 1) {
+
+  async return(): Promise<IteratorResult<Uint8Array>> {
+    await this.#rest?.return?.();
+    await this.#reader.close();
+    return { done: true, value: undefined };
+  }
+
+  async #next(): Promise<IteratorResult<Uint8Array>> {
+    if (!this.#hasBegun) await this.#begin();
+    while (this.#rest === null) {
       try {
-        yield* reader.read(growing, signal);
-        return;
+        const bytes = await this.#reader.next(this.#growing);
+        return bytes === null ? { done: true, value: undefined } : { done: false, value: bytes };
       } catch (error) {
-        if (error instanceof MovedAway) {
-          yield* await reader.continueWith(open.readStored);
-          return;
-        }
-        if (isWithoutRoom(growing) && !signal?.aborted) {
-          yield* await direct(open, reader, growing);
-          return;
-        }
-        // Only what another process failed to bring is tried again here: what this one could not fetch stays so.
-        const isFinal = growing instanceof Fill && !growing.isAbandoned;
-        if (signal?.aborted || isFinal || growing.state !== "failed" || takeOvers >= TAKE_OVERS) throw error;
+        this.#rest = await this.#goOn(error);
       }
-      open.stats.takenOver += 1;
-      const next = await rejoin();
-      if ("bytes" in next) {
-        yield* await reader.continueWith(open.readStored);
-        return;
-      }
-      growing = next;
     }
-  } finally {
-    await reader.close();
+    return this.#rest.next();
   }
+
+  async #begin(): Promise<void> {
+    this.#hasBegun = true;
+    const { first, range, size } = this.#open;
+    if (isAhead(first, range.start, size)) this.#rest = iteratorOf(await openAhead(this.#open));
+  }
+
+  /** After the source failed; null when another one takes its place. */
+  async #goOn(error: unknown): Promise<AsyncIterator<Uint8Array> | null> {
+    const { readStored, rejoin, signal, stats } = this.#open;
+    const growing = this.#growing;
+    if (error instanceof MovedAway) return iteratorOf(await this.#reader.continueWith(readStored));
+    if (isWithoutRoom(growing) && !signal?.aborted) return iteratorOf(await direct(this.#open, this.#reader, growing));
+    // Only what another process failed to bring is tried again here: what this one could not fetch stays so.
+    const isFinal = growing instanceof Fill && !growing.isAbandoned;
+    if (signal?.aborted || isFinal || growing.state !== "failed" || this.#takeOvers >= TAKE_OVERS) throw error;
+    this.#takeOvers += 1;
+    stats.takenOver += 1;
+    const next = await rejoin();
+    if ("bytes" in next) return iteratorOf(await this.#reader.continueWith(readStored));
+    this.#growing = next;
+    return null;
+  }
+}
+
+function iteratorOf(bytes: AsyncIterable<Uint8Array> | null): AsyncIterator<Uint8Array> | null {
+  return bytes?.[Symbol.asyncIterator]() ?? null;
 }
 
 /** There is no staging it here; upstream is well. */

@@ -138,8 +138,9 @@ class RemoteFollower implements Growing {
     return this.visibleEnd(position);
   }
 
-  change(signal?: AbortSignal): Promise<void> {
-    return this.state === "running" ? this.#wakeups.next(signal) : Promise.resolve();
+  whenChanged(wake: () => void): void {
+    if (this.state === "running") this.#wakeups.next(wake);
+    else wake();
   }
 
   async #copy(answer: IncomingMessage, isStored: () => Promise<unknown>): Promise<void> {

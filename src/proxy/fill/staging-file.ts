@@ -38,6 +38,7 @@ interface Opened {
 export class StagingFile {
   readonly #options: StagingOptions;
   readonly #progress: ProgressFile;
+  #path: string;
   #file: PositionedFile;
   #epoch: string;
   #segments: SegmentMap;
@@ -55,6 +56,7 @@ export class StagingFile {
     this.#progress = new ProgressFile(options.folder, options.digest);
     this.#file = opened.file;
     this.#epoch = opened.epoch;
+    this.#path = dataPath(options.folder, options.digest, opened.epoch);
     this.#segments = opened.segments;
     this.#size = opened.size;
     this.#isAnswered = opened.segments.bytes > 0;
@@ -70,11 +72,16 @@ export class StagingFile {
   }
 
   get path(): string {
-    return dataPath(this.#options.folder, this.#options.digest, this.#epoch);
+    return this.#path;
   }
 
   get epoch(): string {
     return this.#epoch;
+  }
+
+  /** Null once it is closed. */
+  share(): PositionedFile | null {
+    return this.#isClosed ? null : this.#file.share();
   }
 
   get segments(): SegmentMap {
@@ -162,6 +169,7 @@ export class StagingFile {
     const fresh = await begin(this.#options);
     this.#file = fresh.file;
     this.#epoch = fresh.epoch;
+    this.#path = dataPath(this.#options.folder, this.#options.digest, fresh.epoch);
     this.#segments = fresh.segments;
     this.#isVerified = false;
     this.#isSuspect = true;

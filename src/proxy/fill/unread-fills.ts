@@ -38,11 +38,11 @@ export class UnreadFills {
     if (source instanceof Fill && this.#policy.finishFromPercent > 0) this.#lookLater(source);
   }
 
-  async *reading(source: Growing, bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    if (!(source instanceof Fill) || this.#policy.finishFromPercent === 0) {
-      yield* bytes;
-      return;
-    }
+  reading(source: Growing, bytes: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    return source instanceof Fill && this.#policy.finishFromPercent > 0 ? this.#counted(source, bytes) : bytes;
+  }
+
+  async *#counted(source: Fill, bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     this.#count(source, 1);
     try {
       yield* bytes;

@@ -4,23 +4,14 @@ const BYTES = 256 * 1024;
 const DELAY_MS = 4;
 
 export class Wakeups {
-  #waiters = new Set<() => void>();
+  #waiters: (() => void)[] = [];
   #bytes = 0;
   #lastAt = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | null = null;
 
-  async next(signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
-        this.#waiters.delete(done);
-        signal?.removeEventListener("abort", done);
-        resolve();
-      };
-      this.#waiters.add(done);
-      signal?.addEventListener("abort", done, { once: true });
-    });
-    signal?.throwIfAborted();
+  /** At the next of them, once. */
+  next(wake: () => void): void {
+    this.#waiters.push(wake);
   }
 
   soon(bytes: number): void {
@@ -35,7 +26,7 @@ export class Wakeups {
     this.#bytes = 0;
     this.#lastAt = performance.now();
     const waiters = this.#waiters;
-    this.#waiters = new Set();
+    this.#waiters = [];
     for (const wake of waiters) wake();
   }
 

@@ -19,6 +19,12 @@ export class SegmentMap {
 
   add(start: number, end: number): void {
     if (end <= start) return;
+    const last = this.#segments.at(-1);
+    // What nearly always comes is the continuation of the last one.
+    if (last !== undefined && start === last.end) {
+      this.#segments = [...this.#segments.slice(0, -1), { start: last.start, end }];
+      return;
+    }
     let from = start;
     let to = end;
     const kept: Segment[] = [];

@@ -4,10 +4,12 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { after, test } from "node:test";
 import { isSlipwayError } from "../../../src/core/errors.ts";
 import { DEFAULT_FILL_LIMITS, Fill } from "../../../src/proxy/fill/fill.ts";
 import type { FillInput } from "../../../src/proxy/fill/fill.ts";
+import { changeOf } from "../../../src/proxy/fill/growing.ts";
 import { Scribe } from "../../../src/proxy/fill/scribe.ts";
 import { tempDir } from "../../support/temp.ts";
 
@@ -44,7 +46,7 @@ function input(
         calls.push(range);
         return Promise.resolve({
           size: content.length,
-          body: chunks(content, range.start, range.end ?? content.length),
+          body: Readable.from(chunks(content, range.start, range.end ?? content.length)),
           isPart: range.end !== null,
         });
       },
@@ -88,7 +90,7 @@ test("a large blob is fetched in parts side by side, and the digest is still ove
 test("an unknown size is learnt at the end", async (t) => {
   const made = input(await tempDir(t), {
     size: null,
-    fetch: () => Promise.resolve({ size: null, body: chunks(content, 0, content.length), isPart: false }),
+    fetch: () => Promise.resolve({ size: null, body: Readable.from(chunks(content, 0, content.length)), isPart: false }),
   });
   const fill = new Fill(made.input);
   await fill.finished;
@@ -103,7 +105,7 @@ test("readers see bytes as they come, but never the last 64 KiB before the diges
   while (fill.state === "running") {
     seen = Math.max(seen, fill.visibleEnd(0));
     assert.ok(fill.isVerified || fill.visibleEnd(0) <= content.length - DEFAULT_FILL_LIMITS.heldBackBytes);
-    await fill.change();
+    await changeOf(fill);
   }
   assert.ok(seen > 1_000_000, `bytes were visible while the fill ran (${seen})`);
   assert.equal(fill.visibleEnd(0), content.length);
@@ -116,7 +118,7 @@ test("wrong bytes are never adopted: one more attempt elsewhere, then an error",
   const made = input(await tempDir(t), {
     fetch: (_range, { elsewhere }) => {
       places.push(elsewhere);
-      return Promise.resolve({ size: wrong.length, body: chunks(wrong, 0, wrong.length), isPart: false });
+      return Promise.resolve({ size: wrong.length, body: Readable.from(chunks(wrong, 0, wrong.length)), isPart: false });
     },
   });
   await assert.rejects(new Fill(made.input).finished, (error) => isSlipwayError(error, "DIGEST_MISMATCH"));
@@ -129,7 +131,7 @@ test("a good second address heals a bad first one", async (t) => {
   const wrong = Buffer.from(content).fill(7, 0, 10);
   const made = input(await tempDir(t), {
     fetch: (_range, { elsewhere }) =>
-      Promise.resolve({ size: content.length, body: chunks(elsewhere ? content : wrong, 0, content.length), isPart: false }),
+      Promise.resolve({ size: content.length, body: Readable.from(chunks(elsewhere ? content : wrong, 0, content.length)), isPart: false }),
   });
   await new Fill(made.input).finished;
   assert.equal(made.mismatches.length, 1);
@@ -139,7 +141,7 @@ test("a good second address heals a bad first one", async (t) => {
 test("an abandoned fill is resumed by the next owner with the gaps only", async (t) => {
   const folder = await tempDir(t);
   const first = input(folder, {
-    fetch: (_range, { signal }) => Promise.resolve({ size: content.length, body: stoppingAt(1_900_000, signal), isPart: false }),
+    fetch: (_range, { signal }) => Promise.resolve({ size: content.length, body: Readable.from(stoppingAt(1_900_000, signal)), isPart: false }),
   });
   const fill = new Fill(first.input);
   while (fill.stagedBytes < 1_500_000) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -153,7 +155,7 @@ test("an abandoned fill is resumed by the next owner with the gaps only", async 
 
 test("a body that ends early fails the fill instead of passing as whole", async (t) => {
   const made = input(await tempDir(t), {
-    fetch: () => Promise.resolve({ size: content.length, body: chunks(content, 0, 1_000_000), isPart: false }),
+    fetch: () => Promise.resolve({ size: content.length, body: Readable.from(chunks(content, 0, 1_000_000)), isPart: false }),
   });
   await assert.rejects(new Fill(made.input).finished, (error) => isSlipwayError(error, "UPSTREAM_INVALID"));
 });
@@ -168,10 +170,10 @@ test("readers have the bytes before they are written, and a disk that stands sti
     digest: largeDigest,
     size,
     scribe: slow,
-    fetch: () => Promise.resolve({ size, body: chunks(large, 0, size), isPart: false }),
+    fetch: () => Promise.resolve({ size, body: Readable.from(chunks(large, 0, size)), isPart: false }),
   });
   const fill = new Fill(made.input);
-  while (fill.visibleEnd(0) < 900_000) await fill.change();
+  while (fill.visibleEnd(0) < 900_000) await changeOf(fill);
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.equal(fill.storedEnd(0), 0, "nothing is in the file");
   assert.ok(fill.visibleEnd(0) < 1_300_000, `${fill.visibleEnd(0)} bytes came`);
