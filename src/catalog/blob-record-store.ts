@@ -102,15 +102,6 @@ export class BlobRecordStore {
     return found.rows[0] ?? null;
   }
 
-  /** Those of the digests that the repository may read. */
-  async linkedOf(repository: string, digests: readonly string[]): Promise<Set<string>> {
-    const found = await this.#db.query<{ digest: string }>(
-      "SELECT l.digest FROM repositories r JOIN blob_links l ON l.repository_id = r.id WHERE r.name = $1 AND l.digest = ANY ($2)",
-      [repository, digests],
-    );
-    return new Set(found.rows.map((row) => row.digest));
-  }
-
   /** Sizes of those that the repository may read. */
   async linkedSizes(repositoryId: number, digests: readonly string[]): Promise<Map<string, number>> {
     const found = await this.#db.query<{ digest: string; size: number }>(

@@ -146,7 +146,6 @@ function createContent(
   };
   const blobs = new ProxyBlobs({
     ...common,
-    linkedOf: (repository, digests) => catalog.blobs.linkedOf(repository, digests),
     isOffline: (project) => policyOf(project).tags.mode === "offline",
     negativeMs: (project) => policyOf(project).tags.negativeTtlMs,
     onServed: (digest) => usage.touch(digest),

@@ -14,8 +14,6 @@ export interface ProxyBlobsOptions {
   readonly reader: RegistryReader;
   readonly db: Queryable;
   readonly fills: FillEngine;
-  /** Those of the digests that the repository has a link to. */
-  readonly linkedOf: (repository: string, digests: readonly string[]) => Promise<ReadonlySet<string>>;
   readonly clientOf: (project: Project) => Promise<UpstreamClient>;
   readonly isOffline: (project: Project) => boolean;
   readonly negativeMs: (project: Project) => number;
@@ -86,14 +84,9 @@ export class ProxyBlobs {
   /** Begins to fetch what will be asked for next. */
   async prefetch(name: ProxyName, descriptors: readonly { readonly digest: string; readonly size: number }[]): Promise<void> {
     this.describe(name.repository, descriptors);
-    const linked = this.#options.linkedOf(
-      name.repository,
-      descriptors.map(({ digest }) => digest),
-    );
-    linked.catch(() => undefined);
     const client = await this.#options.clientOf(name.project);
     const requests = descriptors.map(({ digest, size }) => ({ ...this.#base(name, digest), size, client, priority: "prefetch" as const }));
-    await this.#options.fills.prefetch(requests, linked);
+    await this.#options.fills.prefetch(requests);
   }
 
   async complete(name: ProxyName, digest: string, signal: AbortSignal): Promise<void> {

@@ -4,6 +4,9 @@ import type { StoredBlob } from "../../catalog/registry.ts";
 import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { Logger } from "../../telemetry/logger.ts";
+import type { FillLeases, ProcessIdentity } from "./fill-lease.ts";
+import { proveRight } from "./fill-request.ts";
+import type { FillRequest } from "./fill-request.ts";
 
 interface Adopted {
   readonly digest: string;
@@ -42,8 +45,31 @@ export async function adoptFor(
   return seen;
 }
 
+/** The bytes are here by another repository; the own upstream still has to have them. Null when they are not. */
+export async function linkIfStored(
+  request: FillRequest,
+  options: {
+    readonly writer: BlobWriter;
+    readonly store: BlobStore;
+    readonly leases: FillLeases;
+    readonly self: ProcessIdentity;
+    readonly findLinked: (repository: string, digest: string) => Promise<{ size: number } | null>;
+  },
+): Promise<StoredBlob | null> {
+  const { digest, repository } = request;
+  const stat = await options.store.stat(digest);
+  if (!stat) return null;
+  const linked = await options.findLinked(repository, digest);
+  if (linked) return { digest, size: linked.size, bytes: null };
+  // Its own fetch is about to link it: following that costs upstream nothing.
+  const owner = await options.leases.findOwner(digest);
+  if (owner?.repository === repository && owner.bootId !== options.self.bootId) return null;
+  await proveRight(request, stat.size);
+  return (await options.writer.linkStored(request, digest, null)) ?? (await adoptStored(request, { digest, size: stat.size }, options));
+}
+
 /** Bytes that no row tells of, as after a lost database: what is in its place in storage was verified before it came there. Null when they are gone. */
-export async function adoptStored(
+async function adoptStored(
   target: { projectId: number; repository: string },
   { digest, size }: Omit<Adopted, "path">,
   { writer, store }: { writer: BlobWriter; store: BlobStore },

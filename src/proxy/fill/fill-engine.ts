@@ -11,7 +11,7 @@ import type { BlobStore } from "../../storage/blob-store.ts";
 import type { Logger } from "../../telemetry/logger.ts";
 import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
-import { adoptFor, adoptStored } from "./fill-adoption.ts";
+import { adoptFor, linkIfStored } from "./fill-adoption.ts";
 import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
 import { proveRight } from "./fill-request.ts";
@@ -21,7 +21,7 @@ import { noFills } from "./fill-stats.ts";
 import type { FillStats } from "./fill-stats.ts";
 import { answerOf, changeOf, FileFollower } from "./growing.ts";
 import type { Growing } from "./growing.ts";
-import { isWithoutRoom, readOpenBlob } from "./open-blob.ts";
+import { isWithoutRoom, readOpenBlob, sizeElsewhere } from "./open-blob.ts";
 import type { OpenBlob } from "./open-blob.ts";
 import type { RemoteFills } from "./remote-fills.ts";
 import type { Scribes } from "./scribe.ts";
@@ -70,7 +70,8 @@ export class FillEngine {
   readonly #options: FillEngineOptions;
   readonly #running = new Map<string, Running>();
   readonly #followed = new LRUCache<string, Shared<Growing>>({ max: MAX_FOLLOWED });
-  readonly #starting = new Map<string, { repository: string; source: Promise<Growing | StoredBlob> }>();
+  /** Null when nothing came of it: whoever waits for it looks again. */
+  readonly #starting = new Map<string, { repository: string; source: Promise<Growing | StoredBlob | null> }>();
   readonly #unread: UnreadFills;
   readonly #timers: readonly NodeJS.Timeout[];
   #isClosed = false;
@@ -130,27 +131,29 @@ export class FillEngine {
       try {
         return { first, size: await answerOf(first, signal) };
       } catch (error) {
-        if (isWithoutRoom(first)) return { first, size: await this.#sizeElsewhere(request, signal) };
+        if (isWithoutRoom(first)) return { first, size: await sizeElsewhere(request, signal) };
         const isFinal = first instanceof Fill && !first.isAbandoned;
         if (signal?.aborted || isFinal || first.state !== "failed" || attempt >= MAX_SOURCES) throw error;
       }
     }
   }
 
-  async #sizeElsewhere({ client, upstreamRepository, digest, size }: FillRequest, signal?: AbortSignal): Promise<number> {
-    const known = size ?? (await client.headBlob(upstreamRepository, digest, { priority: "interactive", signal })).size;
-    if (known === null) throw new SlipwayError("STORAGE_FULL");
-    return known;
-  }
-
-  /** Starts fills that nobody reads yet, except of what somebody fetches already and of what turns out to be linked. */
-  async prefetch(requests: readonly FillRequest[], linking: Promise<ReadonlySet<string>>): Promise<void> {
-    const fresh = requests.filter(({ digest }) => !this.#running.has(digest) && !this.#followed.has(digest) && !this.#starting.has(digest));
-    if (fresh.length === 0) return;
-    const [owned, linked] = await Promise.all([this.#options.leases.ownedOf(fresh.map(({ digest }) => digest)), linking]);
+  /** Starts fills that nobody reads yet, except of what somebody fetches already and of what is linked: one statement for all of them. */
+  async prefetch(requests: readonly FillRequest[]): Promise<void> {
+    if (this.#isClosed) return;
     const room = Math.max(0, this.#options.maxFills - this.#running.size - this.#starting.size);
-    const missing = fresh.filter(({ digest }) => !owned.has(digest) && !linked.has(digest));
-    await Promise.all(missing.slice(0, room).map((request) => this.#joinForItself(request)));
+    const fresh = requests.filter(({ digest }) => !this.#running.has(digest) && !this.#followed.has(digest) && !this.#starting.has(digest));
+    const chosen = [...new Map(fresh.map((request) => [request.digest, request])).values()].slice(0, room);
+    if (chosen.length === 0) return;
+    const fences = this.#options.leases.acquireUnlinked(chosen);
+    const starts = chosen.map(async (request) => {
+      const source = await this.#noteStarting(
+        request,
+        fences.then((found) => this.#startLeased(request, found.get(request.digest))),
+      );
+      if (source !== null && !("bytes" in source)) this.#unread.want(source);
+    });
+    await Promise.all(starts);
   }
 
   /** This process fetches it for this repository, or is about to: nothing has to be looked up to join. */
@@ -197,13 +200,22 @@ export class FillEngine {
       const starting = this.#starting.get(digest);
       if (!starting) break;
       if (starting.repository === repository) {
+        const source = await starting.source;
+        if (source === null) continue;
         this.stats.joined += 1;
-        return starting.source;
+        return source;
       }
       // Of another repository: its outcome does not concern us, only that it is over.
       await starting.source.catch(() => undefined);
     }
-    const source = this.#start(request).finally(() => this.#starting.delete(digest));
+    return this.#noteStarting(request, this.#start(request));
+  }
+
+  #noteStarting<Source extends Growing | StoredBlob | null>(
+    { digest, repository }: Pick<FillRequest, "digest" | "repository">,
+    start: Promise<Source>,
+  ): Promise<Source> {
+    const source = start.finally(() => this.#starting.delete(digest));
     this.#starting.set(digest, { repository, source });
     return source;
   }
@@ -228,7 +240,7 @@ export class FillEngine {
   async #start(request: FillRequest): Promise<Growing | StoredBlob> {
     const until = performance.now() + MAX_WAIT_FOR_OWNER_MS;
     for (;;) {
-      const stored = await this.#linkIfStored(request);
+      const stored = await linkIfStored(request, this.#options);
       if (stored) return stored;
       const lease = await this.#options.leases.acquire(request);
       if (lease.held) return (await this.#storedMeanwhile(request, lease.fence)) ?? this.#own(request, lease.fence);
@@ -239,34 +251,22 @@ export class FillEngine {
     }
   }
 
+  async #startLeased(request: FillRequest, fence: number | undefined): Promise<Growing | StoredBlob | null> {
+    if (fence === undefined) return null;
+    return (await this.#storedMeanwhile(request, fence)) ?? this.#own(request, fence);
+  }
+
   /** Another process may have finished between the look at storage and the lease. */
   async #storedMeanwhile(request: FillRequest, fence: number): Promise<StoredBlob | null> {
     const { leases } = this.#options;
     try {
-      const stored = await this.#linkIfStored(request);
+      const stored = await linkIfStored(request, this.#options);
       if (stored) await leases.complete(request.digest, fence);
       return stored;
     } catch (error) {
       await leases.release(request.digest, fence, null).catch(() => undefined);
       throw error;
     }
-  }
-
-  /** The bytes are here by another repository; the own upstream still has to have them. */
-  async #linkIfStored(request: FillRequest): Promise<StoredBlob | null> {
-    const { store, writer, findLinked } = this.#options;
-    const stat = await store.stat(request.digest);
-    if (!stat) return null;
-    const linked = await findLinked(request.repository, request.digest);
-    if (linked) return { digest: request.digest, size: linked.size, bytes: null };
-    // Its own fetch is about to link it: following that costs upstream nothing.
-    const owner = await this.#options.leases.findOwner(request.digest);
-    if (owner?.repository === request.repository && owner.bootId !== this.#options.self.bootId) return null;
-    await proveRight(request, stat.size);
-    return (
-      (await writer.linkStored(request, request.digest, null)) ??
-      (await adoptStored(request, { digest: request.digest, size: stat.size }, this.#options))
-    );
   }
 
   async #own(request: FillRequest, fence: number): Promise<Fill> {

@@ -48,7 +48,7 @@ export class FillLeases {
   readonly #self: ProcessIdentity;
   /** The new fence, or null where somebody else holds the lease. */
   readonly #take = gathered<FillKey, number | null>({
-    run: (keys) => this.#takeAll(keys),
+    run: (keys) => this.#takeAll(keys, "any"),
     identityOf: ({ digest }) => digest,
     max: LEASES_PER_STATEMENT,
   });
@@ -65,13 +65,26 @@ export class FillLeases {
     return { held: false, owner: await this.findOwner(key.digest) };
   }
 
-  async #takeAll(keys: readonly FillKey[]): Promise<(number | null)[]> {
+  /** The fences of those that nobody has and that their repository has no link to, by digest. */
+  async acquireUnlinked(keys: readonly FillKey[]): Promise<Map<string, number>> {
+    const fences = await this.#takeAll(keys, "unlinked");
+    return new Map(
+      keys.flatMap(({ digest }, index): [string, number][] => {
+        const fence = fences[index] ?? null;
+        return fence === null ? [] : [[digest, fence]];
+      }),
+    );
+  }
+
+  async #takeAll(keys: readonly FillKey[], which: "any" | "unlinked"): Promise<(number | null)[]> {
     const { bootId, host, address } = this.#self;
     // In one order everywhere: two processes that take several of the same would else wait for each other.
     const { rows } = await this.#db.query<{ digest: string; fence: number }>(
       `INSERT INTO fills (digest, size, project_id, repository, owner, owner_host, owner_address, fence, lease_until, attempts)
        SELECT k.digest, k.size, k.project_id, k.repository, $5, $6, $7, 1, now() + $8 * interval '1 ms', 1
-       FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS k (digest, size, project_id, repository) ORDER BY k.digest
+       FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS k (digest, size, project_id, repository)
+       WHERE $9 OR NOT EXISTS (SELECT FROM repositories r JOIN blob_links l ON l.repository_id = r.id WHERE r.name = k.repository AND l.digest = k.digest)
+       ORDER BY k.digest
        ON CONFLICT (digest) DO UPDATE SET project_id = EXCLUDED.project_id, repository = EXCLUDED.repository, owner = EXCLUDED.owner, owner_host = EXCLUDED.owner_host, owner_address = EXCLUDED.owner_address,
          fence = fills.fence + 1, lease_until = EXCLUDED.lease_until, attempts = fills.attempts + 1, size = coalesce(EXCLUDED.size, fills.size), updated_at = now()
        WHERE fills.lease_until IS NULL OR fills.lease_until < now() OR fills.owner = EXCLUDED.owner
@@ -85,19 +98,11 @@ export class FillLeases {
         host,
         address,
         LEASE_MS,
+        which === "any",
       ],
     );
     const fences = new Map(rows.map((row) => [row.digest, row.fence]));
     return keys.map(({ digest }) => fences.get(digest) ?? null);
-  }
-
-  /** Those of the digests that somebody fetches now. */
-  async ownedOf(digests: readonly string[]): Promise<Set<string>> {
-    const { rows } = await this.#db.query<{ digest: string }>(
-      "SELECT digest FROM fills WHERE digest = ANY ($1) AND owner IS NOT NULL AND lease_until >= now()",
-      [digests],
-    );
-    return new Set(rows.map((row) => row.digest));
   }
 
   /** Who holds the lease now. */

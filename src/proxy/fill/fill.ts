@@ -74,6 +74,8 @@ interface Work {
   readonly arrived: ArrivedPieces;
   readonly backlog: WriteBacklog;
   readonly elsewhere: boolean;
+  /** The whole, which was asked for already. */
+  readonly asked: Promise<FetchedRange> | null;
 }
 
 export class Fill {
@@ -186,8 +188,8 @@ export class Fill {
 
   async #run(): Promise<void> {
     try {
-      const { folder, digest, fence, scribe } = this.#input;
-      const file = await StagingFile.open({ folder, digest, size: this.#size, fence });
+      const { digest, scribe } = this.#input;
+      const { file, asked } = await this.#open();
       const arrived = new ArrivedPieces(file.segments.list());
       this.#file = file;
       this.#arrived = arrived;
@@ -198,6 +200,7 @@ export class Fill {
         hash: new PrefixHash(digest, file, scribe),
         backlog: new WriteBacklog(BACKLOG_BYTES, () => scribe.pendingBytes >= SCRIBE_BACKLOG_BYTES),
         elsewhere: false,
+        asked,
       });
       this.#end("done");
     } catch (error) {
@@ -205,6 +208,30 @@ export class Fill {
       this.#end("failed");
       throw this.#error;
     }
+  }
+
+  /** Where nothing is left of an earlier attempt, upstream is asked while the file is made. */
+  async #open(): Promise<Pick<Work, "file" | "asked">> {
+    const { folder, digest, fence, fetch } = this.#input;
+    const options = { folder, digest, size: this.#size, fence };
+    const left = await StagingFile.resume(options);
+    if (left !== null) return { file: left, asked: null };
+    if (this.#size === 0 || this.#isForParts(this.#size)) return { file: await StagingFile.create(options), asked: null };
+    const asked = fetch({ start: 0, end: null }, { elsewhere: false, signal: this.#stop.signal });
+    asked.catch(() => undefined);
+    try {
+      return { file: await StagingFile.create(options), asked };
+    } catch (error) {
+      void asked.then(
+        ({ body }) => body.destroy(),
+        () => undefined,
+      );
+      throw error;
+    }
+  }
+
+  #isForParts(size: number | null): boolean {
+    return size !== null && size >= this.#input.limits.parallelFromBytes && this.#input.mayFetchParts();
   }
 
   async #attempts(work: Work): Promise<void> {
@@ -234,7 +261,7 @@ export class Fill {
   async #fetchVerified(work: Work): Promise<number> {
     const { file, hash, arrived } = work;
     for (const elsewhere of [false, true]) {
-      await this.#fetchAll({ ...work, elsewhere });
+      await this.#fetchAll({ ...work, elsewhere, asked: elsewhere ? null : work.asked });
       await hash.catchUp();
       const found = await hash.digest();
       if (found === this.digest && hash.position === this.#size) return hash.position;
@@ -249,15 +276,15 @@ export class Fill {
   }
 
   async #fetchAll(work: Work): Promise<void> {
-    const { limits, mayFetchParts } = this.#input;
+    const { limits } = this.#input;
     const size = this.#size;
-    if (size === null) {
-      await this.#fetchPart({ start: 0, end: null }, work);
+    if (size === null || work.asked !== null) {
+      await this.#fetchPart({ start: 0, end: size }, work);
       if (this.#size === null) this.#learnSize(work.file, work.arrived.contiguousFrom(0));
       return work.backlog.drain();
     }
     const gaps = work.file.segments.gaps(size);
-    if (size >= limits.parallelFromBytes && mayFetchParts()) await this.#fetchParts(planRanges(gaps, limits.partBytes), work);
+    if (this.#isForParts(size)) await this.#fetchParts(planRanges(gaps, limits.partBytes), work);
     else for (const gap of gaps) await this.#fetchPart(gap, work);
     await work.backlog.drain();
   }
@@ -299,7 +326,8 @@ export class Fill {
     stop.throwIfAborted();
     const isWhole = part.start === 0 && (part.end === null || part.end === this.#size);
     const { file, hash, backlog, elsewhere } = work;
-    const fetched = await this.#input.fetch({ start: part.start, end: isWhole ? null : part.end }, { elsewhere, signal: stop });
+    const fetched = await (work.asked ??
+      this.#input.fetch({ start: part.start, end: isWhole ? null : part.end }, { elsewhere, signal: stop }));
     if (fetched.size !== null && this.#size === null) this.#learnSize(file, fetched.size);
     this.#firstByteMs ??= performance.now() - this.startedAt;
     file.markAnswered();

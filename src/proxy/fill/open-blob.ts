@@ -4,6 +4,7 @@ import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import type { UpstreamClient } from "../../upstream/client.ts";
 import { readDirect } from "./direct.ts";
 import { Fill } from "./fill.ts";
+import type { FillRequest } from "./fill-request.ts";
 import type { Growing } from "./growing.ts";
 import { GrowingReader, MovedAway } from "./growing-reader.ts";
 import type { BlockSource } from "./growing-reader.ts";
@@ -118,6 +119,13 @@ function iteratorOf(bytes: AsyncIterable<Uint8Array> | null): AsyncIterator<Uint
 /** There is no staging it here; upstream is well. */
 export function isWithoutRoom(growing: Growing): boolean {
   return growing.state === "failed" && isSlipwayError(growing.failure, "STORAGE_FULL", "STORAGE_UNAVAILABLE");
+}
+
+/** Without asking the fill. */
+export async function sizeElsewhere({ client, upstreamRepository, digest, size }: FillRequest, signal?: AbortSignal): Promise<number> {
+  const known = size ?? (await client.headBlob(upstreamRepository, digest, { priority: "interactive", signal })).size;
+  if (known === null) throw new SlipwayError("STORAGE_FULL");
+  return known;
 }
 
 async function direct(

@@ -62,10 +62,23 @@ export class StagingFile {
     this.#isAnswered = opened.segments.bytes > 0;
   }
 
-  /** Takes up what an earlier owner on this host has left; a leftover of another size is of no use. */
   static async open(options: StagingOptions): Promise<StagingFile> {
+    return (await StagingFile.resume(options)) ?? (await StagingFile.create(options));
+  }
+
+  /** Takes up what an earlier owner on this host has left; a leftover of another size is of no use. Null when there is none. */
+  static async resume(options: StagingOptions): Promise<StagingFile | null> {
     try {
-      return new StagingFile(options, (await reopen(options)) ?? (await begin(options)));
+      const opened = await reopen(options);
+      return opened && new StagingFile(options, opened);
+    } catch (error) {
+      throw fsError(error);
+    }
+  }
+
+  static async create(options: StagingOptions): Promise<StagingFile> {
+    try {
+      return new StagingFile(options, await begin(options));
     } catch (error) {
       throw fsError(error);
     }

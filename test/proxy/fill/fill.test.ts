@@ -141,7 +141,8 @@ test("a good second address heals a bad first one", async (t) => {
 test("an abandoned fill is resumed by the next owner with the gaps only", async (t) => {
   const folder = await tempDir(t);
   const first = input(folder, {
-    fetch: (_range, { signal }) => Promise.resolve({ size: content.length, body: Readable.from(stoppingAt(1_900_000, signal)), isPart: false }),
+    fetch: (_range, { signal }) =>
+      Promise.resolve({ size: content.length, body: Readable.from(stoppingAt(1_900_000, signal)), isPart: false }),
   });
   const fill = new Fill(first.input);
   while (fill.stagedBytes < 1_500_000) await new Promise((resolve) => setTimeout(resolve, 5));
