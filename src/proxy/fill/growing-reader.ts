@@ -8,6 +8,7 @@ import type { Hash } from "node:crypto";
 import { SlipwayError } from "../../core/errors.ts";
 import { isErrno } from "../../storage/fs-errors.ts";
 import { PositionedFile } from "../../storage/fs-io.ts";
+import { readableEnd } from "./growing.ts";
 import type { Growing } from "./growing.ts";
 import { releasePiece } from "./piece-memory.ts";
 
@@ -81,7 +82,7 @@ export class GrowingReader {
       const recent = this.takeNow(growing);
       if (recent !== null) return recent;
       const file = this.#epoch === growing.epoch ? this.#file : null;
-      const stored = Math.min(this.#available(growing), growing.storedEnd(this.#position) - this.#position);
+      const stored = Math.min(this.#available(growing), readableEnd(growing, this.#position) - this.#position);
       if (file !== null && stored > 0) return this.#fromFile(file, growing, stored);
       if (growing.state === "failed") throw growing.failure ?? new SlipwayError("UPSTREAM_INVALID");
       if (growing.state === "done" && this.#file === null) throw new MovedAway();
@@ -110,7 +111,7 @@ export class GrowingReader {
     const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
     for (let position = this.#start; position < this.#position && this.#file !== null;) {
       const wanted = this.#position - position;
-      const stored = Math.min(buffer.length, wanted, growing.storedEnd(position) - position);
+      const stored = Math.min(buffer.length, wanted, readableEnd(growing, position) - position);
       if (stored > 0) {
         const bytesRead = await this.#file.read(buffer, { length: stored, position });
         if (bytesRead === 0) throw mixed();

@@ -20,8 +20,8 @@ export interface Growing {
   readonly isAnswered: boolean;
   readonly prefixEnd: number;
   visibleEnd(position: number): number;
-  /** How far the file has it: what is visible beyond that is in memory. */
-  storedEnd(position: number): number;
+  /** How far the file has it, where what is visible beyond that is in memory. */
+  storedEnd?(position: number): number;
   /** Bytes that came just now, where the owner is in this process; to be given back with `releasePiece`. */
   takeRecent?(position: number): Uint8Array | null;
   /** Its open file, where the owner is in this process; to be closed by whoever asked. */
@@ -30,6 +30,11 @@ export interface Growing {
   readonly reads?: SharedReads;
   /** Calls back once: at the next progress, the end or the failure, at once when it is over. */
   whenChanged(wake: () => void): void;
+}
+
+/** How far its file has what is visible. */
+export function readableEnd(growing: Growing, position: number): number {
+  return growing.storedEnd?.(position) ?? growing.visibleEnd(position);
 }
 
 export async function changeOf(growing: Growing, signal?: AbortSignal): Promise<void> {
@@ -106,10 +111,6 @@ export class FileFollower implements Growing {
     if (this.state === "done" || this.#isVerified) return Math.max(position, this.size ?? position);
     const end = this.#segments.contiguousFrom(position);
     return Math.max(position, Math.min(end, (this.size ?? end) - this.#options.heldBackBytes));
-  }
-
-  storedEnd(position: number): number {
-    return this.visibleEnd(position);
   }
 
   whenChanged(wake: () => void): void {

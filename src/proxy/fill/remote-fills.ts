@@ -134,10 +134,6 @@ class RemoteFollower implements Growing {
     return Math.max(position, this.#file.segments.contiguousFrom(position));
   }
 
-  storedEnd(position: number): number {
-    return this.visibleEnd(position);
-  }
-
   whenChanged(wake: () => void): void {
     if (this.state === "running") this.#wakeups.next(wake);
     else wake();

@@ -1,7 +1,7 @@
 /** The head of an answer: status, headers, and how its body ends. Pure. What HTTP/1.1 does not allow is an error; what came before the real answer is skipped. */
 import { ChunkedBody, LengthBody, OpenEndedBody } from "./body-framing.ts";
 import type { BodyFraming } from "./body-framing.ts";
-import { malformed } from "./malformed.ts";
+import { malformed } from "./wire-error.ts";
 
 export interface AnswerHead {
   readonly status: number;

@@ -1,5 +1,5 @@
 /** Where a body ends on its connection: after a told length, with its last chunk, or with the connection. Pure. */
-import { malformed } from "./malformed.ts";
+import { malformed } from "./wire-error.ts";
 
 export interface BodyFraming {
   /** Nothing of the body is to come. */

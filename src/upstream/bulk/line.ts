@@ -10,6 +10,7 @@ import type { AnswerHead } from "./answer-head.ts";
 import { LengthBody, OpenEndedBody } from "./body-framing.ts";
 import type { BodyFraming } from "./body-framing.ts";
 import type { HeadsFirst } from "./heads-first.ts";
+import { wireError } from "./wire-error.ts";
 
 export interface LineAnswer {
   readonly status: number;
@@ -241,9 +242,4 @@ class LineBody extends Readable {
     this.#line.abandon();
     callback(error);
   }
-}
-
-/** `code` is for the classification of failures. */
-function wireError(code: "ANSWER_TIMEOUT" | "BODY_TIMEOUT" | "CUT_SHORT", message: string): Error {
-  return Object.assign(new Error(message), { code });
 }
