@@ -1,91 +1,117 @@
 /**
- * The least that a cache in Node has to do, as a measure beside the real one: passes each answer on to its client, hashes it and writes it to a file, and knows no names,
- * rights, database, joining readers or held-back bytes. What it costs is the floor on the machine at hand, where client, upstream and cache share the cores.
+ * The least that a cache in Node has to do, as a measure beside the real one: passes the bytes of two sockets on as they come, in large reads into memory that is used again, and has another
+ * thread hash them and write them to a file. It knows no HTTP, names, rights, database, joining readers or held-back bytes. What it costs is the floor on the machine at hand, where client,
+ * upstream and cache share the cores.
  */
 import { createHash } from "node:crypto";
-import { closeSync, mkdtempSync, openSync, rmSync, write } from "node:fs";
-import { Agent, createServer, get } from "node:http";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { Hash } from "node:crypto";
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 
-const PIECE_BYTES = 256 * 1024;
-const OWN_MEMORY_BYTES = 16 * 1024;
+/** As large as the cache reads. */
+const READ_BYTES = 512 * 1024;
 
-const target = Number(process.env["SLIPWAY_BENCH_TARGET"]);
-const agent = new Agent({ keepAlive: true });
-const folder = mkdtempSync(join(tmpdir(), "slipway-bench-bare-"));
-const spare: Buffer[] = [];
-let files = 0;
+interface Piece {
+  readonly file: number;
+  readonly memory: SharedArrayBuffer;
+  readonly count: number;
+}
 
-function pass(source: IncomingMessage, res: ServerResponse): void {
-  const path = join(folder, String((files += 1)));
-  const fd = openSync(path, "w");
-  const hash = createHash("sha256");
-  let piece = spare.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
-  let length = 0;
-  let position = 0;
-  let open = 1;
-  const done = (): void => {
-    open -= 1;
-    if (open > 0) return;
+/** To the other thread; without bytes at the end of a file. */
+type Order = Piece | { readonly file: number; readonly memory: null };
+
+function work(folder: string): void {
+  const files = new Map<number, { readonly fd: number; readonly path: string; readonly hash: Hash }>();
+  const begin = (file: number): { fd: number; path: string; hash: Hash } => {
+    const path = join(folder, String(file));
+    const begun = { fd: openSync(path, "w"), path, hash: createHash("sha256") };
+    files.set(file, begun);
+    return begun;
+  };
+  parentPort?.on("message", (order: Order) => {
+    const { fd, path, hash } = files.get(order.file) ?? begin(order.file);
+    if (order.memory !== null) {
+      const bytes = Buffer.from(order.memory, 0, order.count);
+      hash.update(bytes);
+      writeSync(fd, bytes);
+      parentPort?.postMessage(order.memory);
+      return;
+    }
+    hash.digest();
     closeSync(fd);
     rmSync(path);
-  };
-  const flush = (): void => {
-    const whole = piece;
-    const bytes = whole.subarray(0, length);
-    piece = spare.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
-    length = 0;
-    let users = 2;
-    const released = (): void => {
-      users -= 1;
-      if (users === 0) spare.push(whole);
-    };
-    open += 1;
-    write(fd, bytes, 0, bytes.length, position, () => {
-      released();
-      done();
-    });
-    hash.update(bytes);
-    position += bytes.length;
-    if (res.write(bytes, released)) return;
-    source.pause();
-    res.once("drain", () => source.resume());
-  };
-  source.on("data", (chunk: Buffer) => {
-    for (let taken = 0; taken < chunk.length;) {
-      const count = chunk.copy(piece, length, taken);
-      taken += count;
-      length += count;
-      if (length === piece.length) flush();
-    }
-    const memory = chunk.buffer as ArrayBuffer;
-    if (memory.byteLength >= OWN_MEMORY_BYTES && chunk.byteOffset + chunk.length === memory.byteLength)
-      setImmediate(() => memory.transfer(0));
-  });
-  source.once("end", () => {
-    if (length > 0) flush();
-    hash.digest();
-    res.end();
-    done();
+    files.delete(order.file);
   });
 }
 
-const server = createServer((req, res) => {
-  const asked = get(
-    { port: target, host: "127.0.0.1", path: req.url, agent, headers: { accept: req.headers.accept ?? "*/*" } },
-    (source) => {
-      res.writeHead(source.statusCode ?? 502, { "content-length": source.headers["content-length"] });
-      res.flushHeaders();
-      pass(source, res);
-    },
-  );
-  asked.once("error", () => res.destroy());
-});
-server.listen(0, "127.0.0.1", () => process.send?.({ port: (server.address() as AddressInfo).port }));
-process.once("disconnect", () => {
-  rmSync(folder, { recursive: true, force: true });
-  process.exit(0);
-});
+class Relay {
+  readonly #target: number;
+  readonly #worker: Worker;
+  readonly #spare: Buffer[] = [];
+  #files = 0;
+  /** Who still needs the memory: the client's socket and the other thread. */
+  readonly #users = new WeakMap<SharedArrayBuffer, number>();
+
+  constructor(target: number, folder: string) {
+    this.#target = target;
+    this.#worker = new Worker(new URL(import.meta.url), { workerData: folder });
+    this.#worker.on("message", (memory: SharedArrayBuffer) => this.#release(memory));
+  }
+
+  accept(client: Socket): void {
+    const file = (this.#files += 1);
+    const upstream = connect({
+      port: this.#target,
+      host: "127.0.0.1",
+      onread: {
+        buffer: () => this.#spare.pop() ?? Buffer.from(new SharedArrayBuffer(READ_BYTES)),
+        callback: (count, buffer) => this.#pass(client, file, { count, buffer }),
+      },
+    });
+    client.on("data", (chunk: Buffer) => upstream.write(chunk));
+    client.on("drain", () => upstream.resume());
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      one.setNoDelay(true);
+      one.on("error", () => one.destroy());
+      one.on("close", () => other.destroy());
+    }
+    upstream.on("close", () => this.#order({ file, memory: null }));
+  }
+
+  #pass(client: Socket, file: number, { count, buffer }: { count: number; buffer: Uint8Array }): boolean {
+    const memory = buffer.buffer as unknown as SharedArrayBuffer;
+    this.#users.set(memory, 2);
+    this.#order({ file, memory, count });
+    return client.write(Buffer.from(memory, 0, count), () => this.#release(memory));
+  }
+
+  #order(order: Order): void {
+    this.#worker.postMessage(order);
+  }
+
+  #release(memory: SharedArrayBuffer): void {
+    const left = (this.#users.get(memory) ?? 1) - 1;
+    this.#users.set(memory, left);
+    if (left === 0) this.#spare.push(Buffer.from(memory));
+  }
+}
+
+if (isMainThread) {
+  const folder = mkdtempSync(join(tmpdir(), "slipway-bench-bare-"));
+  const relay = new Relay(Number(process.env["SLIPWAY_BENCH_TARGET"]), folder);
+  const server = createServer((client) => relay.accept(client));
+  server.listen(0, "127.0.0.1", () => process.send?.({ port: (server.address() as AddressInfo).port }));
+  process.once("disconnect", () => {
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(0);
+  });
+} else {
+  work(workerData as string);
+}
