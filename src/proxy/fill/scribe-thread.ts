@@ -28,7 +28,7 @@ export type Outcome = string | number | Failed;
 
 const READ_BYTES = 1024 * 1024;
 /** Outcomes are told after so much work, so that memory comes back while a long batch is done. */
-const TELL_BYTES = 512 * 1024;
+const TELL_BYTES = 2 * 1024 * 1024;
 
 const hashes = new Map<number, Hash>();
 let readBuffer: Buffer | null = null;

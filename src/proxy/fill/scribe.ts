@@ -7,8 +7,6 @@ import { Worker } from "node:worker_threads";
 import { SlipwayError } from "../../core/errors.ts";
 import type { HashName, Order, Outcome } from "./scribe-thread.ts";
 
-/** Orders are handed over together, at the end of a turn or when they are so much. */
-const BATCH_BYTES = 512 * 1024;
 /** With so much to do, another thread is begun if there may be one. */
 const BUSY_BYTES = 4 * 1024 * 1024;
 const MAX_THREADS = 4;
@@ -30,8 +28,6 @@ export class Scribe {
   readonly #thread: Worker;
   readonly #waiting: Waiting[] = [];
   #orders: Order[] = [];
-  #batchBytes = 0;
-  #turn: NodeJS.Immediate | null = null;
   #hashes = 0;
   #broken: SlipwayError | null = null;
   pendingBytes = 0;
@@ -90,18 +86,14 @@ export class Scribe {
     this.#waiting.push({ bytes, done });
     this.pendingBytes += bytes;
     this.#orders.push(order);
-    this.#batchBytes += bytes;
-    if (this.#batchBytes >= BATCH_BYTES) this.#handOver();
-    else this.#turn ??= setImmediate(() => this.#handOver());
+    // Those of a turn together: what costs is the message.
+    if (this.#orders.length === 1) setImmediate(() => this.#handOver());
   }
 
   #handOver(): void {
-    if (this.#turn) clearImmediate(this.#turn);
-    this.#turn = null;
     const orders = this.#orders;
     this.#orders = [];
-    this.#batchBytes = 0;
-    if (orders.length > 0) this.#thread.postMessage(orders);
+    this.#thread.postMessage(orders);
   }
 
   #settle(outcome: Outcome): void {
