@@ -131,12 +131,15 @@ export async function startBare(t: Cleanable, gate: Gate): Promise<Bare> {
 }
 
 const SETTLE_BLOCK = Buffer.alloc(1024 * 1024, 1);
+const REPORTED_AFTER_MS = 2_500;
 
 /**
  * Takes so much memory and gives it back at once. On a virtual machine that returns what is free to its host, the first touch of a page takes 18 us (5 s for a GB), which
- * would be counted for whoever writes files and not for the direct pull.
+ * would be counted for whoever writes files and not for the direct pull. The kernel returns pages two seconds after they became free: what is due from before is waited for,
+ * or it takes these away in the middle of a pull.
  */
 export async function settleMemory(bytes: number): Promise<void> {
+  await delay(REPORTED_AFTER_MS);
   const path = join(tmpdir(), `slipway-bench-memory-${process.pid}`);
   const fd = openSync(path, "w");
   for (let position = 0; position < bytes; position += SETTLE_BLOCK.length) writeSync(fd, SETTLE_BLOCK, 0, SETTLE_BLOCK.length, position);
