@@ -99,14 +99,17 @@ export class ProxyManifests {
 
   /** Hot path: from memory, and only what is fresh. */
   peek(name: ProxyName, reference: string): ProxiedManifest | undefined {
-    const manifest = this.#options.reader.peekManifest(name.repository, reference);
-    if (manifest === undefined) return undefined;
+    const { reader } = this.#options;
     if (reference.includes(":")) {
+      const manifest = reader.peekManifest(name.repository, reference);
+      if (manifest === undefined) return undefined;
       this.#options.onPulled(name.repository, reference, manifest.digest);
       return { manifest, cache: "HIT", ageSeconds: 0 };
     }
+    // By the digest that the tag's row says: nobody looks a proxied tag up in the catalog, so it would not be in memory there.
     const known = this.#options.freshness.peek(name.repository, reference);
-    if (known === undefined || known.digest !== manifest.digest) return undefined;
+    const manifest = known?.digest ? reader.peekManifest(name.repository, known.digest) : undefined;
+    if (known === undefined || manifest === undefined) return undefined;
     const now = this.#options.clock.now();
     const decision = decideTag(known, this.#options.policyOf(name.project), now);
     if (decision.kind !== "serve" || decision.cache !== "HIT") return undefined;
