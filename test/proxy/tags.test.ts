@@ -73,6 +73,20 @@ test("a fresh tag costs nothing, an older one a HEAD behind the answer, a very o
   assert.equal(upstream.count("manifest-get"), 1);
 });
 
+test("a fresh tag is answered from memory, without the long way, once it was looked at", async (t) => {
+  const { upstream, tag } = await start(t);
+  const digest = upstream.putImage("app", "1");
+  await tag("1");
+  await server.app.proxy.manifests.settled();
+  await tag("1");
+  const long = t.mock.method(server.app.proxy.manifests, "answer");
+  for (let turn = 0; turn < 3; turn += 1) {
+    const again = await tag("1");
+    assert.deepEqual([again.status, again.cache, again.digest], [200, "HIT", digest]);
+  }
+  assert.equal(long.mock.callCount(), 0);
+});
+
 test("a moved tag is found by the check, with one HEAD and one GET", async (t) => {
   const { upstream, tag, grow } = await start(t);
   upstream.putImage("app", "1");
