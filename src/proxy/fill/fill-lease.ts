@@ -48,7 +48,10 @@ export class FillLeases {
   readonly #self: ProcessIdentity;
   /** The new fence, or null where somebody else holds the lease. */
   readonly #take = gathered<FillKey, number | null>({
-    run: (keys) => this.#takeAll(keys, "any"),
+    run: async (keys) => {
+      const fences = await this.#takeAll(keys, "any");
+      return keys.map(({ digest }) => fences.get(digest) ?? null);
+    },
     identityOf: ({ digest }) => digest,
     max: LEASES_PER_STATEMENT,
   });
@@ -66,17 +69,11 @@ export class FillLeases {
   }
 
   /** The fences of those that nobody has and that their repository has no link to, by digest. */
-  async acquireUnlinked(keys: readonly FillKey[]): Promise<Map<string, number>> {
-    const fences = await this.#takeAll(keys, "unlinked");
-    return new Map(
-      keys.flatMap(({ digest }, index): [string, number][] => {
-        const fence = fences[index] ?? null;
-        return fence === null ? [] : [[digest, fence]];
-      }),
-    );
+  acquireUnlinked(keys: readonly FillKey[]): Promise<Map<string, number>> {
+    return this.#takeAll(keys, "unlinked");
   }
 
-  async #takeAll(keys: readonly FillKey[], which: "any" | "unlinked"): Promise<(number | null)[]> {
+  async #takeAll(keys: readonly FillKey[], which: "any" | "unlinked"): Promise<Map<string, number>> {
     const { bootId, host, address } = this.#self;
     // In one order everywhere: two processes that take several of the same would else wait for each other.
     const { rows } = await this.#db.query<{ digest: string; fence: number }>(
@@ -101,8 +98,7 @@ export class FillLeases {
         which === "any",
       ],
     );
-    const fences = new Map(rows.map((row) => [row.digest, row.fence]));
-    return keys.map(({ digest }) => fences.get(digest) ?? null);
+    return new Map(rows.map((row) => [row.digest, row.fence]));
   }
 
   /** Who holds the lease now. */

@@ -65,21 +65,12 @@ export class GrowingReader {
     return this.#position;
   }
 
-  /** What is in memory just now; null when there is nothing. Valid until the next call. */
-  takeNow(growing: Growing): Uint8Array | null {
-    this.#settle();
-    if (this.#file === null || this.#epoch !== growing.epoch) return null;
-    const available = this.#available(growing);
-    const piece = available > 0 ? (growing.takeRecent?.(this.#position) ?? null) : null;
-    return piece === null ? null : this.#hand(piece, available);
-  }
-
   /** Valid until the next call; null at the end. Throws when the source fails; it may then be continued with another. */
   async next(growing: Growing): Promise<Uint8Array | null> {
     this.#settle();
     while (this.#position < this.#end) {
       if (growing.epoch !== "" && (this.#file === null || this.#epoch !== growing.epoch)) await this.#attach(growing);
-      const recent = this.takeNow(growing);
+      const recent = this.#takeRecent(growing);
       if (recent !== null) return recent;
       const file = this.#epoch === growing.epoch ? this.#file : null;
       const stored = Math.min(this.#available(growing), readableEnd(growing, this.#position) - this.#position);
@@ -148,6 +139,14 @@ export class GrowingReader {
     });
     this.#wake = null;
     this.#signal?.throwIfAborted();
+  }
+
+  /** What is in memory just now; null when there is nothing. */
+  #takeRecent(growing: Growing): Uint8Array | null {
+    if (this.#file === null || this.#epoch !== growing.epoch) return null;
+    const available = this.#available(growing);
+    const piece = available > 0 ? (growing.takeRecent?.(this.#position) ?? null) : null;
+    return piece === null ? null : this.#hand(piece, available);
   }
 
   #available(growing: Growing): number {

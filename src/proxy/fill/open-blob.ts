@@ -57,8 +57,6 @@ class Reading implements AsyncIterator<Uint8Array> {
   }
 
   async next(): Promise<IteratorResult<Uint8Array>> {
-    const recent = this.#hasBegun && this.#rest === null ? this.#reader.takeNow(this.#growing) : null;
-    if (recent !== null) return { done: false, value: recent };
     try {
       const result = await this.#next();
       if (result.done === true) await this.#reader.close();
