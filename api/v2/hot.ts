@@ -3,23 +3,27 @@
  * request to the end of its answer; whatever is not known or not plain falls through to the router with nothing touched.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Principal } from "../../src/auth/principal.ts";
 import { scopeAllows } from "../../src/auth/principal.ts";
 import type { StoredBlob, StoredManifest } from "../../src/catalog/registry.ts";
 import { isSlipwayError } from "../../src/core/errors.ts";
 import { isDigest } from "../../src/oci/digests.ts";
 import { parseReference } from "../../src/oci/references.ts";
+import { sendReady } from "../http/ready-answer.ts";
+import type { ReadyAnswer } from "../http/ready-answer.ts";
 import { nextRequestId } from "../http/request-id.ts";
 import { blobHeaders } from "./blobs.ts";
 import { manifestHeaders } from "./manifests.ts";
 import { parseRoute } from "./routes/parse.ts";
 import type { ContentByKind, RegistryServices } from "./services.ts";
-import type { Target, TargetRequest } from "./target.ts";
+import type { Target, TargetResolver } from "./target.ts";
 
 interface HotRoute {
   readonly kind: "manifest" | "blob";
-  readonly request: TargetRequest;
+  readonly requested: string;
   readonly reference: string;
+  readonly findTarget: () => Target | undefined;
 }
 
 /** Twice as many routes may be remembered: the older half goes when the younger is full. */
@@ -28,12 +32,17 @@ const ROUTES_PER_GENERATION = 8_192;
 class RouteCache {
   #young = new Map<string, HotRoute | null>();
   #old = new Map<string, HotRoute | null>();
+  readonly #resolver: TargetResolver;
+
+  constructor(resolver: TargetResolver) {
+    this.#resolver = resolver;
+  }
 
   /** Null for what is never served here. */
   get(url: string): HotRoute | null {
     let route = this.#young.get(url);
     if (route !== undefined) return route;
-    route = this.#old.get(url) ?? parseHotRoute(url);
+    route = this.#old.get(url) ?? parseHotRoute(url, this.#resolver);
     if (this.#young.size >= ROUTES_PER_GENERATION) {
       this.#old = this.#young;
       this.#young = new Map();
@@ -43,7 +52,7 @@ class RouteCache {
   }
 }
 
-function parseHotRoute(url: string): HotRoute | null {
+function parseHotRoute(url: string, resolver: TargetResolver): HotRoute | null {
   let route;
   try {
     route = parseRoute(url);
@@ -51,15 +60,11 @@ function parseHotRoute(url: string): HotRoute | null {
     if (isSlipwayError(error)) return null;
     throw error;
   }
+  const { kind, requested, reference } = route;
   if (route.search !== "") return null;
-  const request = { requested: route.requested, namespace: null };
-  if (route.kind === "manifest" && parseReference(route.reference)) {
-    return { kind: "manifest", request, reference: route.reference };
-  }
-  if (route.kind === "blob" && isDigest(route.reference)) {
-    return { kind: "blob", request, reference: route.reference };
-  }
-  return null;
+  if (kind !== "manifest" && kind !== "blob") return null;
+  const isPlain = kind === "manifest" ? parseReference(reference) !== null : isDigest(reference);
+  return isPlain ? { kind, requested, reference, findTarget: resolver.lookup({ requested, namespace: null }) } : null;
 }
 
 /** What the raw list of headers said; filled anew by each request, which is over before the next begins. */
@@ -99,10 +104,16 @@ function readPlainHeaders(raw: readonly string[]): boolean {
 /** Their lengths are the cases above. */
 const NOT_PLAIN: ReadonlySet<string> = new Set(["range", "expect", "x-request-id", "content-length", "transfer-encoding"]);
 
-/** The head of an answer, made once for each object in memory. */
-interface ReadyAnswer {
-  readonly headers: string[];
-  readonly bytes: Buffer;
+/** A connection repeats its Authorization header: the text of before has its hash already, which for a token costs as much as all other look-ups. */
+class ConnectionLogins {
+  readonly #last = new WeakMap<Socket, string>();
+
+  same(socket: Socket, authorization: string): string {
+    const last = this.#last.get(socket);
+    if (last === authorization) return last;
+    this.#last.set(socket, authorization);
+    return authorization;
+  }
 }
 
 /** The answers of objects in memory; made at the first request and gone with the object. */
@@ -153,13 +164,14 @@ export function createHotHandler(
   services: RegistryServices,
   content: ContentByKind,
 ): (req: IncomingMessage, res: ServerResponse) => boolean {
-  const routes = new RouteCache();
+  const routes = new RouteCache(services.resolver);
   const answers = new ReadyAnswers(content);
-  const { auth, resolver, observer, addresses } = services;
+  const { auth, observer, addresses } = services;
+  const logins = new ConnectionLogins();
 
   function mayRead(principal: Principal, route: HotRoute, target: Target): boolean {
     if (target.project === null) return false;
-    return scopeAllows(principal, route.request.requested, "pull") && auth.peekDecision(principal, target.project, "pull") === true;
+    return scopeAllows(principal, route.requested, "pull") && auth.peekDecision(principal, target.project, "pull") === true;
   }
 
   return (req, res) => {
@@ -169,17 +181,14 @@ export function createHotHandler(
     const route = routes.get(url);
     if (route === null || !readPlainHeaders(req.rawHeaders)) return false;
     const { authorization, userAgent } = seen;
-    const principal = auth.peekPrincipal(authorization);
+    const principal = auth.peekPrincipal(authorization && logins.same(req.socket, authorization));
     if (principal === undefined) return false;
-    const target = resolver.peek(route.request);
+    const target = route.findTarget();
     if (target === undefined || !mayRead(principal, route, target)) return false;
     const answer = answers.find(route, target);
     if (answer === undefined) return false;
     const isHead = method === "HEAD";
-    const further = target.kind === "proxy" ? content.proxy?.peekHeaders?.(target, route.reference) : undefined;
-    res.writeHead(200, further === undefined ? answer.headers : [...answer.headers, ...further]);
-    if (isHead) res.end();
-    else res.end(answer.bytes);
+    sendReady(res, answer, { lines: target.kind === "proxy" ? (content.proxy?.peekLines?.(target) ?? "") : "", isHead });
     observer.onResponse({
       requestId: nextRequestId(),
       method,

@@ -47,7 +47,7 @@ export function createProxyContent(services: ProxyContentServices, sender: BlobS
       peekedAge = 0;
       return services.blobs.peek(target, digest);
     },
-    peekHeaders: () => ["X-Cache", "HIT", "Age", String(peekedAge)],
+    peekLines: () => `X-Cache: HIT\r\nAge: ${peekedAge}\r\n`,
   };
 }
 

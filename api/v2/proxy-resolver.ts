@@ -8,6 +8,16 @@ export function createProxyResolver(resolver: NameResolver): TargetResolver {
       const found = resolver.peek(request);
       return found && toTarget(found, request);
     },
+    lookup(request) {
+      const look = resolver.lookup(request);
+      let last: { readonly found: ResolvedName; readonly target: Target } | undefined;
+      return () => {
+        const found = look();
+        if (found === undefined) return undefined;
+        if (last?.found !== found) last = { found, target: toTarget(found, request) };
+        return last.target;
+      };
+    },
     resolve: async (request, signal) => toTarget(await resolver.resolve(request, signal), request),
   };
 }

@@ -3,6 +3,7 @@
  * injected, and the handlers of content are chosen by the target's kind.
  */
 import type { Project, StoredBlob, StoredManifest } from "../../src/catalog/registry.ts";
+import type { HeaderLines } from "../http/ready-answer.ts";
 import type { Exchange } from "./exchange.ts";
 
 export interface TargetRequest {
@@ -40,6 +41,8 @@ export type Target = LocalTarget | ProxyTarget;
 export interface TargetResolver {
   /** From memory only; undefined when memory does not know. */
   peek(request: TargetRequest): Target | undefined;
+  /** As peek, for a request that comes again and again: the same target each time while nothing about it changes. */
+  lookup(request: TargetRequest): () => Target | undefined;
   resolve(request: TargetRequest, signal?: AbortSignal): Promise<Target>;
 }
 
@@ -62,6 +65,6 @@ export interface ContentHandlers<T extends Target> {
   readonly operations: Readonly<Record<Operation, ContentHandler<T>>>;
   peekManifest(target: T, reference: string): StoredManifest | undefined;
   peekBlob(target: T, digest: string): StoredBlob | undefined;
-  /** What such an answer says besides the headers of its content. */
-  peekHeaders?(target: T, reference: string): readonly string[];
+  /** What the answer of the last look says besides the headers of its content. */
+  peekLines?(target: T): HeaderLines;
 }

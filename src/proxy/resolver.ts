@@ -52,6 +52,22 @@ export class NameResolver {
     return isRefused ? undefined : found;
   }
 
+  /** As peek, for a name that is asked for again and again: what it gave holds as long as upstreams and project are the same. */
+  lookup(request: ResolveRequest): () => ResolvedName | undefined {
+    const { reader, upstreams } = this.#options;
+    let last: { readonly world: NamingWorld; readonly found: ResolvedName } | undefined;
+    return () => {
+      const world = upstreams.peekWorld();
+      if (last !== undefined && last.world === world && reader.peekProject(last.found.projectName) === last.found.project)
+        return last.found;
+      const found = this.peek(request);
+      // With a mirror, whose a plain name is depends on more.
+      const holds = world !== undefined && found?.project && (found.kind === "proxy" || world.mirrorHost === null);
+      last = holds ? { world, found } : undefined;
+      return found;
+    };
+  }
+
   #peek(request: ResolveRequest): ResolvedName | undefined {
     const world = this.#options.upstreams.peekWorld();
     if (world === undefined) return undefined;

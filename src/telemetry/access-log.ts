@@ -49,7 +49,8 @@ interface RouteCounters {
 export class AccessLog implements RequestObserver {
   readonly #logger: RootLogger;
   readonly #enabled: boolean;
-  readonly #routes = new Map<string, RouteCounters>();
+  /** By route, then by method: joining them to one key would cost more than counting. */
+  readonly #routes = new Map<string, Map<string, RouteCounters>>();
   #second = 0;
   #secondText = "";
 
@@ -75,8 +76,7 @@ export class AccessLog implements RequestObserver {
     const sent: { value: number; labels: Record<string, string> }[] = [];
     const received: { value: number; labels: Record<string, string> }[] = [];
     const histograms: { counts: readonly number[]; sum: number; labels: Record<string, string> }[] = [];
-    for (const [key, counters] of this.#routes) {
-      const [method = "", route = ""] = key.split(" ");
+    for (const [method, route, counters] of this.#counters()) {
       for (const [status, value] of counters.statuses) statuses.push({ value, labels: { method, route, status: String(status) } });
       sent.push({ value: counters.sent, labels: { method, route } });
       received.push({ value: counters.received, labels: { method, route } });
@@ -96,17 +96,23 @@ export class AccessLog implements RequestObserver {
     ];
   }
 
+  *#counters(): Generator<[method: string, route: string, counters: RouteCounters]> {
+    for (const [route, methods] of this.#routes) for (const [method, counters] of methods) yield [method, route, counters];
+  }
+
   #count(record: RequestRecord): void {
-    const key = `${record.method} ${record.route}`;
-    let counters = this.#routes.get(key);
-    if (!counters) {
-      counters = { statuses: new Map(), seconds: new PlainHistogram(SECONDS_BUCKETS), sent: 0, received: 0 };
-      this.#routes.set(key, counters);
-    }
+    const counters = this.#routes.get(record.route)?.get(record.method) ?? this.#newCounters(record);
     counters.statuses.set(record.status, (counters.statuses.get(record.status) ?? 0) + 1);
     counters.seconds.observe(record.durationMs / 1000);
     counters.sent += record.bytesSent;
     counters.received += record.bytesReceived;
+  }
+
+  #newCounters({ route, method }: RequestRecord): RouteCounters {
+    const counters: RouteCounters = { statuses: new Map(), seconds: new PlainHistogram(SECONDS_BUCKETS), sent: 0, received: 0 };
+    const methods = this.#routes.get(route) ?? new Map<string, RouteCounters>();
+    this.#routes.set(route, methods.set(method, counters));
+    return counters;
   }
 
   #line(record: RequestRecord): string {
