@@ -26,6 +26,7 @@ interface Rendering {
 
 /** Larger bodies are not worth a copy. */
 const TEXT_BYTES = 8 * 1024;
+const MAX_TEXTS = 512;
 const DATE = "Date: ";
 const DATE_LINE = /^Date: [^\r\n]{25} GMT\r\n/;
 
@@ -46,18 +47,21 @@ export function sendReady(res: ServerResponse, answer: ReadyAnswer, { lines, isH
     else res.end(bytes);
     return;
   }
-  const text = `${head.beforeLines}${lines}${dateLine()}${head.afterDate}`;
+  const date = dateLine();
   const rendering = res as Rendering;
-  if (isHead) {
-    rendering._header = text;
-    res.end();
-  } else if (bytes.length <= TEXT_BYTES) {
-    rendering._header = text + bytes.toString("latin1");
-    res.end();
-  } else {
-    rendering._header = text;
-    res.end(bytes);
+  if (isHead || bytes.length > TEXT_BYTES) {
+    rendering._header = `${head.beforeLines}${lines}${date}${head.afterDate}`;
+    if (isHead) res.end();
+    else res.end(bytes);
+    return;
   }
+  let whole = ofThisSecond.get(answer);
+  if (whole?.lines !== lines) {
+    whole = { lines, text: `${head.beforeLines}${lines}${date}${head.afterDate}${bytes.toString("latin1")}` };
+    if (ofThisSecond.size < MAX_TEXTS) ofThisSecond.set(answer, whole);
+  }
+  rendering._header = whole.text;
+  res.end();
 }
 
 function headOf(res: ServerResponse, lines: HeaderLines): Head | null {
@@ -75,12 +79,15 @@ function pairsOf(lines: HeaderLines): string[] {
 
 let second = Number.NaN;
 let secondLine = "";
+/** What many ask for at once is joined once for all of them. */
+const ofThisSecond = new Map<ReadyAnswer, { readonly lines: HeaderLines; readonly text: string }>();
 
 function dateLine(): string {
   const now = Math.floor(Date.now() / 1000);
   if (now !== second) {
     second = now;
     secondLine = `${DATE}${new Date(now * 1000).toUTCString()}\r\n`;
+    ofThisSecond.clear();
   }
   return secondLine;
 }
