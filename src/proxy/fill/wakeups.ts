@@ -6,7 +6,8 @@ const DELAY_MS = 4;
 export class Wakeups {
   #waiters: (() => void)[] = [];
   #bytes = 0;
-  #lastAt = Number.NEGATIVE_INFINITY;
+  /** Of the last step that was told; what is told without a step does not make the next one wait. */
+  #steppedAt = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | null = null;
 
   /** At the next of them, once. */
@@ -16,18 +17,22 @@ export class Wakeups {
 
   soon(bytes: number): void {
     this.#bytes += bytes;
-    if (this.#bytes >= BYTES || performance.now() - this.#lastAt >= DELAY_MS) this.now();
-    else this.#timer ??= setTimeout(() => this.now(), DELAY_MS);
+    if (this.#bytes >= BYTES || performance.now() - this.#steppedAt >= DELAY_MS) this.#step();
+    else this.#timer ??= setTimeout(() => this.#step(), DELAY_MS);
   }
 
   now(): void {
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = null;
     this.#bytes = 0;
-    this.#lastAt = performance.now();
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const wake of waiters) wake();
+  }
+
+  #step(): void {
+    this.#steppedAt = performance.now();
+    this.now();
   }
 
   close(): void {

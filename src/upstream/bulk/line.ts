@@ -9,7 +9,6 @@ import { parseAnswerHead } from "./answer-head.ts";
 import type { AnswerHead } from "./answer-head.ts";
 import { LengthBody, OpenEndedBody } from "./body-framing.ts";
 import type { BodyFraming } from "./body-framing.ts";
-import type { HeadsFirst } from "./heads-first.ts";
 import { wireError } from "./wire-error.ts";
 
 export interface LineAnswer {
@@ -31,13 +30,6 @@ interface Asked {
   readonly resolve: (answer: LineAnswer) => void;
   readonly reject: (error: unknown) => void;
   readonly timer: NodeJS.Timeout;
-  readonly answered: () => void;
-}
-
-export interface LineOptions {
-  readonly heads: HeadsFirst;
-  /** An answer is over and the next request may come. */
-  readonly onFree: (line: Line) => void;
 }
 
 const KEPT_IDLE_MS = 15_000;
@@ -46,21 +38,20 @@ const BUFFER_BYTES = 256 * 1024;
 
 export class Line {
   readonly #socket: Socket;
-  readonly #options: LineOptions;
+  readonly #onFree: (line: Line) => void;
   #asked: Asked | null = null;
   #headBytes: Buffer | null = null;
   #body: LineBody | null = null;
   #framing: BodyFraming = new LengthBody(0);
   #isLast = false;
   #isPaused = false;
-  #isFresh = false;
-  #isHeld = false;
   #answers = 0;
   #error: Error | null = null;
 
-  constructor(socket: Socket, options: LineOptions) {
+  /** `onFree`: an answer is over and the next request may come. */
+  constructor(socket: Socket, onFree: (line: Line) => void) {
     this.#socket = socket;
-    this.#options = options;
+    this.#onFree = onFree;
     takeReads(socket, (chunk) => this.#take(chunk));
     socket.on("error", (error) => {
       this.#error = error;
@@ -88,7 +79,7 @@ export class Line {
     return new Promise((resolve, reject) => {
       request.signal?.throwIfAborted();
       const timer = setTimeout(() => this.#fail(wireError("ANSWER_TIMEOUT", "no answer in time")), request.firstByteMs);
-      this.#asked = { request, resolve, reject, timer, answered: this.#options.heads.asked() };
+      this.#asked = { request, resolve, reject, timer };
       request.signal?.addEventListener("abort", this.#onAbort, { once: true });
       this.#socket.setTimeout(0);
       this.#socket.write(request.head, "latin1");
@@ -127,7 +118,6 @@ export class Line {
     this.#body = body;
     this.#framing = head.framing;
     this.#isLast = head.isLast;
-    this.#isFresh = true;
     this.#headBytes = null;
     this.#socket.setTimeout(request.idleBodyMs);
     request.signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -152,23 +142,14 @@ export class Line {
       body.push(null);
       return true;
     }
-    if (this.#isFresh && used > 0) {
-      this.#isFresh = false;
-      this.#isHeld = this.#options.heads.hold(() => this.#release());
-    }
     this.#isPaused = !goesOn;
-    return goesOn && !this.#isHeld;
+    return goesOn;
   }
 
   #resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;
-    if (!this.#isHeld) this.#socket.resume();
-  }
-
-  #release(): void {
-    this.#isHeld = false;
-    if (!this.#isPaused) this.#socket.resume();
+    this.#socket.resume();
   }
 
   /** The body was read to its end, or nobody wants the rest. */
@@ -183,7 +164,7 @@ export class Line {
     this.#isPaused = false;
     this.#socket.setTimeout(KEPT_IDLE_MS);
     this.#socket.resume();
-    this.#options.onFree(this);
+    this.#onFree(this);
   }
 
   /** While nobody takes the bytes, silence is ours. */
@@ -218,7 +199,6 @@ export class Line {
     const asked = this.#asked;
     this.#asked = null;
     if (asked) clearTimeout(asked.timer);
-    asked?.answered();
     asked?.request.signal?.removeEventListener("abort", this.#onAbort);
     return asked;
   }

@@ -1,7 +1,5 @@
 /** The connections over which bodies come, by origin and kind; each is used again after its answer is over. How many there are is bounded by who may ask at a time. */
 import type { Socket } from "node:net";
-import { LRUCache } from "lru-cache";
-import { HeadsFirst } from "./heads-first.ts";
 import { Line } from "./line.ts";
 import type { LineAnswer, LineRequest } from "./line.ts";
 
@@ -14,12 +12,10 @@ export interface LinesRequest extends Omit<LineRequest, "head"> {
 }
 
 const MAX_IDLE = 64;
-const MAX_ORIGINS = 1_000;
 
 export class Lines {
   readonly #idle = new Map<string, Line[]>();
   readonly #open = new Set<Line>();
-  readonly #heads = new LRUCache<string, HeadsFirst>({ max: MAX_ORIGINS });
 
   async get(request: LinesRequest): Promise<LineAnswer> {
     const { firstByteMs, idleBodyMs, signal } = request;
@@ -49,18 +45,10 @@ export class Lines {
 
   async #connect({ key, connect }: LinesRequest): Promise<Line> {
     const socket = await connect();
-    const line = new Line(socket, { heads: this.#headsOf(key), onFree: () => this.#keep(key, line) });
+    const line = new Line(socket, () => this.#keep(key, line));
     this.#open.add(line);
     socket.once("close", () => this.#forget(key, line));
     return line;
-  }
-
-  #headsOf(key: string): HeadsFirst {
-    const known = this.#heads.get(key);
-    if (known) return known;
-    const heads = new HeadsFirst();
-    this.#heads.set(key, heads);
-    return heads;
   }
 
   #keep(key: string, line: Line): void {
