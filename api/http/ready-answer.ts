@@ -40,28 +40,32 @@ export function sendReady(res: ServerResponse, answer: ReadyAnswer, { lines, isH
   const { bytes } = answer;
   // A connection that ends after this answer says so in its head.
   const head = res.shouldKeepAlive ? answer.head : null;
-  if (head === undefined || head === null) {
-    res.writeHead(200, [...answer.headers, ...pairsOf(lines)]);
-    if (head === undefined) answer.head = headOf(res, lines);
-    if (isHead) res.end();
+  if (head) {
+    const isWhole = !isHead && bytes.length <= TEXT_BYTES;
+    (res as Rendering)._header = isWhole ? wholeText(answer, head, lines) : headText(head, lines, dateLine());
+    if (isHead || isWhole) res.end();
     else res.end(bytes);
     return;
   }
+  res.writeHead(200, [...answer.headers, ...pairsOf(lines)]);
+  if (head === undefined) answer.head = headOf(res, lines);
+  if (isHead) res.end();
+  else res.end(bytes);
+}
+
+function headText({ beforeLines, afterDate }: Head, lines: HeaderLines, date: string): string {
+  return `${beforeLines}${lines}${date}${afterDate}`;
+}
+
+/** What many ask for at once is joined once for all of them. */
+function wholeText(answer: ReadyAnswer, head: Head, lines: HeaderLines): string {
+  // First: with a new second the texts of the last one are forgotten.
   const date = dateLine();
-  const rendering = res as Rendering;
-  if (isHead || bytes.length > TEXT_BYTES) {
-    rendering._header = `${head.beforeLines}${lines}${date}${head.afterDate}`;
-    if (isHead) res.end();
-    else res.end(bytes);
-    return;
-  }
-  let whole = ofThisSecond.get(answer);
-  if (whole?.lines !== lines) {
-    whole = { lines, text: `${head.beforeLines}${lines}${date}${head.afterDate}${bytes.toString("latin1")}` };
-    if (ofThisSecond.size < MAX_TEXTS) ofThisSecond.set(answer, whole);
-  }
-  rendering._header = whole.text;
-  res.end();
+  const known = ofThisSecond.get(answer);
+  if (known?.lines === lines) return known.text;
+  const text = headText(head, lines, date) + answer.bytes.toString("latin1");
+  if (ofThisSecond.size < MAX_TEXTS) ofThisSecond.set(answer, { lines, text });
+  return text;
 }
 
 function headOf(res: ServerResponse, lines: HeaderLines): Head | null {
@@ -79,7 +83,6 @@ function pairsOf(lines: HeaderLines): string[] {
 
 let second = Number.NaN;
 let secondLine = "";
-/** What many ask for at once is joined once for all of them. */
 const ofThisSecond = new Map<ReadyAnswer, { readonly lines: HeaderLines; readonly text: string }>();
 
 function dateLine(): string {

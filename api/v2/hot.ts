@@ -188,7 +188,7 @@ export function createHotHandler(
     const answer = answers.find(route, target);
     if (answer === undefined) return false;
     const isHead = method === "HEAD";
-    sendReady(res, answer, { lines: target.kind === "proxy" ? (content.proxy?.peekLines?.(target) ?? "") : "", isHead });
+    sendReady(res, answer, { lines: target.kind === "proxy" ? (content.proxy?.peekLines?.() ?? "") : "", isHead });
     observer.onResponse({
       requestId: nextRequestId(),
       method,

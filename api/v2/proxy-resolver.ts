@@ -10,12 +10,9 @@ export function createProxyResolver(resolver: NameResolver): TargetResolver {
     },
     lookup(request) {
       const look = resolver.lookup(request);
-      let last: { readonly found: ResolvedName; readonly target: Target } | undefined;
       return () => {
         const found = look();
-        if (found === undefined) return undefined;
-        if (last?.found !== found) last = { found, target: toTarget(found, request) };
-        return last.target;
+        return found && toTarget(found, request);
       };
     },
     resolve: async (request, signal) => toTarget(await resolver.resolve(request, signal), request),

@@ -41,7 +41,7 @@ export type Target = LocalTarget | ProxyTarget;
 export interface TargetResolver {
   /** From memory only; undefined when memory does not know. */
   peek(request: TargetRequest): Target | undefined;
-  /** As peek, for a request that comes again and again: the same target each time while nothing about it changes. */
+  /** As peek, for a request that comes again and again. */
   lookup(request: TargetRequest): () => Target | undefined;
   resolve(request: TargetRequest, signal?: AbortSignal): Promise<Target>;
 }
@@ -66,5 +66,5 @@ export interface ContentHandlers<T extends Target> {
   peekManifest(target: T, reference: string): StoredManifest | undefined;
   peekBlob(target: T, digest: string): StoredBlob | undefined;
   /** What the answer of the last look says besides the headers of its content. */
-  peekLines?(target: T): HeaderLines;
+  peekLines?(): HeaderLines;
 }

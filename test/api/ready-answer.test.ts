@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
+import type { RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { sendReady } from "../../api/http/ready-answer.ts";
@@ -21,6 +22,18 @@ function answerOf(bytes: Buffer): ReadyAnswer {
   return { headers: ["Content-Type", "application/json", "ETag", '"x"', "Content-Length", String(bytes.length)], bytes };
 }
 
+/** On a free port of this machine. */
+async function listen(t: Cleanable, onRequest: RequestListener): Promise<number> {
+  const server = createServer(onRequest).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(async () => {
+    server.closeAllConnections();
+    server.close();
+    await once(server, "close");
+  });
+  return (server.address() as AddressInfo).port;
+}
+
 /** `/ready/...` from the code under test, `/plain/...` as Node does it; also which requests had their head rendered by Node. */
 async function startBoth(t: Cleanable): Promise<{ readonly port: number; readonly rendered: string[] }> {
   const answers = new Map([
@@ -28,7 +41,7 @@ async function startBoth(t: Cleanable): Promise<{ readonly port: number; readonl
     ["large", answerOf(LARGE)],
   ]);
   const rendered: string[] = [];
-  const server = createServer((req, res) => {
+  const port = await listen(t, (req, res) => {
     const [, way, size = ""] = (req.url ?? "").split("/");
     const answer = answers.get(size);
     assert.ok(answer);
@@ -44,14 +57,7 @@ async function startBoth(t: Cleanable): Promise<{ readonly port: number; readonl
       res.end(req.method === "HEAD" ? undefined : answer.bytes);
     }
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  t.after(async () => {
-    server.closeAllConnections();
-    server.close();
-    await once(server, "close");
-  });
-  return { port: (server.address() as AddressInfo).port, rendered };
+  return { port, rendered };
 }
 
 async function bytesOf(port: number, request: string): Promise<string> {
@@ -85,15 +91,12 @@ test("a ready answer is to the byte what Node would have sent, the first time an
 
 test("a head that Node renders in another way is left to Node", async (t) => {
   const answer = answerOf(SMALL);
-  const server = createServer((_req, res) => {
+  const port = await listen(t, (_req, res) => {
     res.sendDate = false;
     sendReady(res, answer, { lines: LINES, isHead: false });
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  t.after(() => void server.close());
   for (let turn = 0; turn < 2; turn += 1) {
-    const got = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    const got = await fetch(`http://127.0.0.1:${port}/`);
     assert.equal(got.headers.has("date"), false);
     assert.deepEqual(Buffer.from(await got.arrayBuffer()), SMALL);
   }
