@@ -1,6 +1,7 @@
 /** The real program as a child process, on free ports and a folder of its own. */
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
@@ -34,14 +35,25 @@ export interface SlipwayOptions {
   readonly readyTimeoutMs?: number;
 }
 
+/** Below those that a system gives to outgoing connections, one of which would take the port before the program starts on it, or while it starts again. */
+const FIRST_PORT = 20_000;
+const PORTS = 10_000;
+const PORT_TRIES = 100;
+
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
+  for (let turn = 0; turn < PORT_TRIES; turn += 1) {
+    const port = FIRST_PORT + randomInt(PORTS);
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`no free port from ${FIRST_PORT} to ${FIRST_PORT + PORTS - 1}`);
+}
+
+function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  return new Promise((resolve) => {
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });
 }
 
 /** Settings that point at the servers of the test run, so that a test starts none of its own. */
