@@ -23,6 +23,8 @@ export interface Arrival {
 export interface ArrivedManifestsOptions {
   readonly writer: Pick<RegistryWriter, "putManifest">;
   readonly freshness: Pick<TagFreshnessStore, "confirm">;
+  /** Told first of what it brings: resolves when what it names is asked for, and only then it is stored. */
+  readonly onArrived: (name: ProxyName, arrived: Pick<Arrival, "manifest" | "parsed">) => Promise<void>;
 }
 
 /** What asked for it: a tag, or the digest that it must have. */
@@ -47,14 +49,15 @@ export class ArrivedManifests {
       throw new SlipwayError("DIGEST_MISMATCH", { detail: { expected: asked.digest, found: manifest.digest } });
     const parsed = contentOf(manifest);
     const { digest, mediaType, bytes } = manifest;
-    const stored = this.#store(name, manifest, asked);
-    const arrival = { manifest: { digest, mediaType, bytes }, parsed, stored };
+    const arrived = { manifest: { digest, mediaType, bytes }, parsed };
+    const store = (): Promise<void> => this.#store(name, manifest, asked);
+    const arrival = { ...arrived, stored: this.#options.onArrived(name, arrived).then(store, store) };
     const key = `${name.repository}@${digest}`;
     this.#arriving.set(key, arrival);
     const leave = (): void => {
       if (this.#arriving.get(key) === arrival) this.#arriving.delete(key);
     };
-    stored.then(leave, leave);
+    arrival.stored.then(leave, leave);
     return arrival;
   }
 

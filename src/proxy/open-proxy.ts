@@ -159,12 +159,12 @@ function createContent(
     },
     onArrived: (name, { manifest, parsed }) => {
       blobs.describe(name.repository, blobsOf(parsed));
-      prefetcher.onServed(name, manifest);
+      return prefetcher.onServed(name, manifest);
     },
     onServed: (name, manifest) => prefetcher.onServed(name, manifest),
     onBrought: (name, manifest) => {
       usage.touch(manifest.digest);
-      prefetcher.onServed(name, manifest);
+      void prefetcher.onServed(name, manifest);
     },
   });
   return { manifests, blobs, prefetcher, lists: new ProxyLists(common), pushThrough: new PushThrough(common) };

@@ -42,14 +42,23 @@ export class Prefetcher {
     return this.#started;
   }
 
-  /** Never waits and never fails: a client's answer does not depend on it. */
-  onServed(name: ProxyName, manifest: StoredManifest): void {
+  /** Never fails: a client's answer does not depend on it. Resolves when upstream was asked for the blobs. */
+  async onServed(name: ProxyName, manifest: StoredManifest): Promise<void> {
     const key = `${name.repository}@${manifest.digest}`;
     if (this.#seen.get(key) || !this.#options.isOn(name)) return;
     this.#seen.set(key, true);
-    this.#follow(name, manifest).catch((error: unknown) => {
+    const noteFailure = (error: unknown): void => {
       this.#options.logger.debug({ repository: name.repository, digest: manifest.digest, error }, "prefetch failed");
-    });
+    };
+    try {
+      const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+      // First of all: their client asks for them as soon as it has the manifest.
+      const asking = this.#begin(name, blobsOf(parsed));
+      this.#follow(name, manifest.digest, parsed).catch(noteFailure);
+      await asking;
+    } catch (error) {
+      noteFailure(error);
+    }
   }
 
   /** Fetches to the end what clients will ask for after this manifest; for work that nobody waits for. */
@@ -63,16 +72,14 @@ export class Prefetcher {
     for (const { digest } of blobsOf(parsed)) await this.#options.blobs.complete(name, digest, signal);
   }
 
-  async #follow(name: ProxyName, manifest: StoredManifest): Promise<void> {
-    const parsed = parseManifest(manifest.bytes, manifest.mediaType);
-    const blobs = blobsOf(parsed);
+  async #begin(name: ProxyName, blobs: readonly Descriptor[]): Promise<void> {
     this.#started += blobs.length;
-    // First of all: their client asks for them as soon as it has the manifest.
-    const starting = blobs.length === 0 ? null : this.#options.blobs.prefetch(name, blobs);
-    starting?.catch(() => undefined);
-    await this.#learnPlatform(name, manifest.digest);
+    if (blobs.length > 0) await this.#options.blobs.prefetch(name, blobs);
+  }
+
+  async #follow(name: ProxyName, digest: string, parsed: ParsedManifest): Promise<void> {
+    await this.#learnPlatform(name, digest);
     for (const child of await this.#wantedChildren(name, parsed)) await this.#options.manifests().get(name, child.digest);
-    await starting;
   }
 
   /** Of an index, those of the platforms that this project's clients take. */

@@ -11,7 +11,7 @@ import type { Logger } from "../telemetry/logger.ts";
 import type { UpstreamClient } from "../upstream/client.ts";
 import type { Manifest, Priority } from "../upstream/types.ts";
 import { ArrivedManifests, FILLER } from "./arrived-manifests.ts";
-import type { Arrival, Asked } from "./arrived-manifests.ts";
+import type { ArrivedManifestsOptions, Asked } from "./arrived-manifests.ts";
 import { CHECKING, decideTag, isBeingChecked, mayServeStale } from "./plan/freshness.ts";
 import type { TagPolicy } from "./plan/freshness.ts";
 import type { TagFreshness, TagFreshnessStore, TagKey } from "./tag-freshness.ts";
@@ -39,11 +39,11 @@ export interface ProxyManifestsOptions {
   readonly policyOf: (project: Project) => TagPolicy;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Told of a manifest that just came: what it names can be on its way while the manifest is stored. */
-  readonly onArrived: (name: ProxyName, arrival: Pick<Arrival, "manifest" | "parsed">) => void;
+  /** Told of a manifest that just came, which is stored when what it names is asked for. */
+  readonly onArrived: ArrivedManifestsOptions["onArrived"];
   /** Told of what clients pull; must cost next to nothing. */
   readonly onPulled: (repository: string, reference: string, digest: string) => void;
-  readonly onServed: (name: ProxyName, manifest: StoredManifest) => void;
+  readonly onServed: (name: ProxyName, manifest: StoredManifest) => Promise<void>;
   /** Told of what came from upstream before anybody asked for it. */
   readonly onBrought: (name: ProxyName, manifest: StoredManifest) => void;
 }
@@ -53,6 +53,8 @@ const MAX_RETRY_MS = 30_000;
 /** Longer than upstream may take to answer. */
 const CLAIM_MS = 12_000;
 const CLAIM_POLL_MS = 50;
+/** Config and layers of most images. */
+const BLOBS_TO_FOLLOW = 8;
 const ABSENT: ReadonlySet<string> = new Set(["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]);
 
 export interface CheckResult {
@@ -143,7 +145,7 @@ export class ProxyManifests {
   async #serve(name: ProxyName, reference: string, signal?: AbortSignal): Promise<Served> {
     const served = reference.includes(":") ? await this.#byDigest(name, reference) : await this.#byTag(name, reference, signal);
     this.#options.onPulled(name.repository, reference, served.manifest.digest);
-    this.#options.onServed(name, served.manifest);
+    void this.#options.onServed(name, served.manifest);
     return served;
   }
 
@@ -363,7 +365,7 @@ export class ProxyManifests {
 
   async #fetch(name: ProxyName, reference: string, priority: Priority): Promise<Outcome> {
     const client = await this.#options.clientOf(name.project);
-    const answer = await client.getManifest(name.upstreamRepository, reference, { priority });
+    const answer = await client.getManifest(name.upstreamRepository, reference, { priority, blobsToFollow: BLOBS_TO_FOLLOW });
     if (answer.notModified) throw new SlipwayError("UPSTREAM_INVALID");
     if (reference.includes(":")) return this.#keep(name, answer, { digest: reference });
     const key = { projectId: name.project.id, repository: name.repository, tag: reference };
@@ -375,7 +377,6 @@ export class ProxyManifests {
     arrival.stored.catch((error: unknown) =>
       this.#options.logger.warn({ repository: name.repository, digest: manifest.digest, error }, "a manifest could not be stored"),
     );
-    this.#options.onArrived(name, arrival);
     const { manifest: arrived, stored } = arrival;
     return { manifest: arrived, stored, cache: "MISS" };
   }

@@ -28,6 +28,8 @@ export interface WireRequest {
   readonly body?: Buffer | Readable | undefined;
   /** A long body is expected: a GET that asks for one. */
   readonly isBulk?: boolean | undefined;
+  /** So many of these will probably follow: connections for them are opened meanwhile. */
+  readonly bulkToFollow?: number | undefined;
   readonly reach: Reach;
   readonly tls: TlsSettings;
   readonly firstByteMs: number;
@@ -91,7 +93,7 @@ export class Connections {
       return this.#lines.get({ ...request, key: keyOf(request), connect: () => this.#connect(request, undici) });
     }
     const pool = this.#pool(request, undici);
-    const answer = await pool.request({
+    const asked = pool.request({
       path: request.url.pathname + request.url.search,
       method: request.method,
       headers: request.headers,
@@ -104,6 +106,11 @@ export class Connections {
       // the connection that such a server breaks; what was asked on it is asked again.
       ...(request.method === "HEAD" ? { reset: false } : {}),
     });
+    if (request.bulkToFollow) {
+      const connect = (): Promise<Socket> => this.#connect(request, undici);
+      void this.#lines.prepare({ key: keyOf(request), connect }, request.bulkToFollow);
+    }
+    const answer = await asked;
     return { status: answer.statusCode, headers: answer.headers, body: answer.body };
   }
 

@@ -137,6 +137,7 @@ export class Trip {
       headers: authorization === undefined ? this.#hop.headers : { ...this.#hop.headers, authorization },
       body: request.body,
       isBulk: request.lane === "bulk",
+      bulkToFollow: this.atBase ? request.call.blobsToFollow : undefined,
       reach: this.#reach,
       // Leniency about certificates is for what the operator named and what is beside it.
       tls: { ca: tls.ca, insecure: tls.insecure && this.#reach === "operator" },

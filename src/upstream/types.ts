@@ -61,6 +61,8 @@ export interface CallOptions {
   readonly blockWaitMs?: number | undefined;
   /** Begins with another address than usual: what the first one sent was wrong. */
   readonly elsewhere?: boolean | undefined;
+  /** So many blobs of the same registry will probably be asked for as soon as the answer is here. */
+  readonly blobsToFollow?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

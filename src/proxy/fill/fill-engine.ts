@@ -138,7 +138,7 @@ export class FillEngine {
     }
   }
 
-  /** Starts fills that nobody reads yet, except of what somebody fetches already and of what is linked: one statement for all of them. */
+  /** Starts fills that nobody reads yet, except of what somebody fetches already and of what is linked: one statement for all of them. Resolves when they are asked for. */
   async prefetch(requests: readonly FillRequest[]): Promise<void> {
     if (this.#isClosed) return;
     const room = Math.max(0, this.#options.maxFills - this.#running.size - this.#starting.size);
@@ -151,7 +151,9 @@ export class FillEngine {
         request,
         fences.then((found) => this.#startLeased(request, found.get(request.digest))),
       );
-      if (source !== null && !("bytes" in source)) this.#unread.want(source);
+      if (source === null || "bytes" in source) return;
+      this.#unread.want(source);
+      if (source instanceof Fill) await source.begun;
     });
     await Promise.all(starts);
   }

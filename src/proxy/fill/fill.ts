@@ -82,6 +82,8 @@ export class Fill {
   readonly digest: string;
   readonly startedAt = performance.now();
   readonly finished: Promise<void>;
+  /** Upstream was asked, or there is nothing to ask for. */
+  readonly begun: Promise<void>;
   readonly #input: FillInput;
   readonly #stop = new AbortController();
   readonly #wakeups = new Wakeups();
@@ -98,7 +100,12 @@ export class Fill {
     this.digest = input.digest;
     this.#input = input;
     this.#size = input.size;
-    this.finished = this.#run();
+    const opened = this.#open();
+    this.begun = opened.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.finished = this.#run(opened);
     // Whoever waits sees the error by `failure`; the promise alone must not end the process.
     this.finished.catch(() => undefined);
   }
@@ -186,10 +193,10 @@ export class Fill {
     await this.finished.catch(() => undefined);
   }
 
-  async #run(): Promise<void> {
+  async #run(opened: Promise<Pick<Work, "file" | "asked">>): Promise<void> {
     try {
       const { digest, scribe } = this.#input;
-      const { file, asked } = await this.#open();
+      const { file, asked } = await opened;
       const arrived = new ArrivedPieces(file.segments.list());
       this.#file = file;
       this.#arrived = arrived;

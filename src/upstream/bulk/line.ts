@@ -45,7 +45,6 @@ export class Line {
   #framing: BodyFraming = new LengthBody(0);
   #isLast = false;
   #isPaused = false;
-  #answers = 0;
   #error: Error | null = null;
 
   /** `onFree`: an answer is over and the next request may come. */
@@ -59,16 +58,12 @@ export class Line {
     socket.once("close", () => this.#closed());
     socket.once("end", () => this.#ended());
     socket.on("timeout", () => this.#silent());
+    socket.setTimeout(KEPT_IDLE_MS);
     socket.resume();
   }
 
   get isOpen(): boolean {
     return !this.#socket.destroyed && this.#socket.writable;
-  }
-
-  /** It answered before: when it fails now without a byte, it may have been closed while nobody used it. */
-  get wasUsed(): boolean {
-    return this.#answers > 0;
   }
 
   get hasAnswerBegun(): boolean {
@@ -160,7 +155,6 @@ export class Line {
       this.destroy();
       return;
     }
-    this.#answers += 1;
     this.#isPaused = false;
     this.#socket.setTimeout(KEPT_IDLE_MS);
     this.#socket.resume();

@@ -11,27 +11,41 @@ export interface LinesRequest extends Omit<LineRequest, "head"> {
   readonly connect: () => Promise<Socket>;
 }
 
+type Place = Pick<LinesRequest, "key" | "connect">;
+
 const MAX_IDLE = 64;
 
 export class Lines {
   readonly #idle = new Map<string, Line[]>();
+  /** Being opened for whoever asks next; null when that failed. */
+  readonly #opening = new Map<string, Set<Promise<Line | null>>>();
   readonly #open = new Set<Line>();
+  #isClosed = false;
 
   async get(request: LinesRequest): Promise<LineAnswer> {
     const { firstByteMs, idleBodyMs, signal } = request;
     const head = formatHead(request);
     for (;;) {
-      const line = this.#takeIdle(request.key) ?? (await this.#connect(request));
+      const waiting = this.#takeIdle(request.key) ?? (await this.#takeOpening(request.key));
+      const line = waiting ?? (await this.#connect(request));
       try {
         return await line.ask({ head, firstByteMs, idleBodyMs, signal });
       } catch (error) {
         // The other side may close what nobody uses at any time, also in the moment of the request.
-        if (!line.wasUsed || line.hasAnswerBegun || signal?.aborted || isTimeout(error)) throw error;
+        if (waiting === null || line.hasAnswerBegun || signal?.aborted || isTimeout(error)) throw error;
       }
     }
   }
 
+  /** Opens connections for what will be asked for soon, until so many wait for it: one at first, the others when the other side could be reached. */
+  async prepare(place: Place, count: number): Promise<void> {
+    const missing = count - (this.#idle.get(place.key)?.length ?? 0) - (this.#opening.get(place.key)?.size ?? 0);
+    if (missing <= 0 || (await this.#prepareOne(place)) === null) return;
+    await Promise.all(Array.from({ length: missing - 1 }, () => this.#prepareOne(place)));
+  }
+
   close(): void {
+    this.#isClosed = true;
     for (const line of this.#open) line.destroy();
     this.#idle.clear();
   }
@@ -43,10 +57,32 @@ export class Lines {
     return null;
   }
 
-  async #connect({ key, connect }: LinesRequest): Promise<Line> {
+  async #takeOpening(key: string): Promise<Line | null> {
+    const all = this.#opening.get(key);
+    const [first] = all ?? [];
+    if (first === undefined) return null;
+    all?.delete(first);
+    const line = await first;
+    return line?.isOpen ? line : null;
+  }
+
+  async #prepareOne(place: Place): Promise<Line | null> {
+    const { key } = place;
+    const opening = this.#connect(place).catch(() => null);
+    const all = this.#opening.get(key) ?? new Set();
+    this.#opening.set(key, all.add(opening));
+    const line = await opening;
+    // Unless somebody has it already.
+    if (all.delete(opening) && line !== null) this.#keep(key, line);
+    if (all.size === 0 && this.#opening.get(key) === all) this.#opening.delete(key);
+    return line;
+  }
+
+  async #connect({ key, connect }: Place): Promise<Line> {
     const socket = await connect();
     const line = new Line(socket, () => this.#keep(key, line));
     this.#open.add(line);
+    if (this.#isClosed) line.destroy();
     socket.once("close", () => this.#forget(key, line));
     return line;
   }

@@ -1,15 +1,17 @@
 /** Connections for long bodies, against a server that answers byte by byte as it is told. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer as createPlainServer } from "node:net";
-import type { AddressInfo, Server, Socket } from "node:net";
+import { connect as connectPlain, createServer as createPlainServer } from "node:net";
+import type { AddressInfo, NetConnectOpts, Server, Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { createServer as createTlsServer } from "node:tls";
 import { AddressGuard } from "../../../src/upstream/address-guard.ts";
+import { Lines } from "../../../src/upstream/bulk/lines.ts";
 import { Connections } from "../../../src/upstream/connections.ts";
 import type { WireAnswer, WireRequest } from "../../../src/upstream/connections.ts";
+import { reusedReads } from "../../../src/upstream/read-memory.ts";
 import { readAll, testCertificate, until } from "../support.ts";
 
 interface Seen {
@@ -24,6 +26,8 @@ interface Seen {
 interface Played {
   readonly get: (options?: Partial<WireRequest>) => Promise<WireAnswer>;
   readonly seen: readonly Seen[];
+  /** Connections so far. */
+  readonly opened: () => number;
 }
 
 /** `answer` is called for each request. */
@@ -57,6 +61,7 @@ async function play(t: TestContext, answer: (seen: Seen) => void, tls?: { key: s
   const url = new URL(`${tls ? "https" : "http"}://127.0.0.1:${(server.address() as AddressInfo).port}/v2/a%20b/blobs/x?y=z`);
   return {
     seen,
+    opened: () => sockets.size,
     get: (options = {}) =>
       connections.send({
         url,
@@ -146,6 +151,70 @@ test("a connection that was closed while nobody used it is replaced without a wo
   seen.at(-1)?.socket.end();
   await delay(50);
   assert.equal(await text(await get()), "3.1", "it was closed before");
+});
+
+test("connections for what will follow are open before it is asked for, and no more are opened while enough wait", async (t) => {
+  const { get, seen, opened } = await play(t, ({ socket }) => setTimeout(() => socket.write(reply("here")), 30));
+  const first = { isBulk: false, bulkToFollow: 3 };
+  await text(await get(first));
+  await until(() => opened() === 4, "three besides the first");
+  await get(first);
+  await Promise.all([get(), get(), get()].map(async (answer) => text(await answer)));
+  assert.deepEqual(
+    seen
+      .slice(-3)
+      .map(({ connection }) => connection)
+      .toSorted(),
+    [2, 3, 4],
+  );
+  assert.ok(opened() <= 5, "at most one more for the second request");
+});
+
+test("one that was opened in advance and is closed in the moment of the request is replaced without a word", async (t) => {
+  const { get, opened } = await play(t, ({ socket, connection }) => {
+    if (connection === 2) socket.destroy();
+    else socket.write(reply(`on ${connection}`));
+  });
+  await text(await get({ isBulk: false, bulkToFollow: 1 }));
+  await until(() => opened() === 2, "one besides the first");
+  assert.equal(await text(await get()), "on 3");
+});
+
+test("where the other side cannot be reached, one connection is tried in advance and no more", async () => {
+  const lines = new Lines();
+  let tries = 0;
+  const connect = (): Promise<Socket> => {
+    tries += 1;
+    return Promise.reject(new Error("refused"));
+  };
+  await lines.prepare({ key: "a", connect }, 8);
+  assert.equal(tries, 1);
+});
+
+test("who asks while a connection is being opened waits for that one, and asks anew when it fails", async (t) => {
+  const { get, seen } = await play(t, ({ socket, connection }) => socket.write(reply(`on ${connection}`)));
+  await text(await get());
+  const { port } = new URL(`http://${/host: (\S+)/.exec(seen[0]?.head ?? "")?.[1]}`);
+  const lines = new Lines();
+  t.after(() => lines.close());
+  const open: ((socket: Socket | null) => void)[] = [];
+  const place = {
+    key: "a",
+    connect: () =>
+      new Promise<Socket>((resolve, reject) => open.push((socket) => (socket ? resolve(socket) : reject(new Error("refused"))))),
+  };
+  const request = { ...place, url: new URL("http://registry/x"), headers: {}, firstByteMs: 10_000, idleBodyMs: 10_000 };
+  void lines.prepare(place, 1);
+  const asked = lines.get(request);
+  await delay(10);
+  assert.equal(open.length, 1);
+  open[0]?.(connectPlain({ port: Number(port), host: "127.0.0.1", onread: reusedReads } as NetConnectOpts));
+  assert.equal(await text(await asked), "on 2");
+  void lines.prepare(place, 2);
+  const again = lines.get({ ...request, key: "b" });
+  await delay(10);
+  for (const answer of open.slice(1)) answer(null);
+  await assert.rejects(again, /refused/);
 });
 
 test("a new connection that is closed without an answer is a failure, and so is a body that ends early", async (t) => {
