@@ -12,7 +12,7 @@ import type { Logger } from "../../telemetry/logger.ts";
 import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
 import { adoptFor, linkIfStored } from "./fill-adoption.ts";
-import type { FillLeases, Owner, ProcessIdentity } from "./fill-lease.ts";
+import type { FillLeases, Lease, Owner, ProcessIdentity } from "./fill-lease.ts";
 import { RENEW_MS } from "./fill-lease.ts";
 import { proveRight } from "./fill-request.ts";
 import type { FillRequest, FillTarget } from "./fill-request.ts";
@@ -145,12 +145,9 @@ export class FillEngine {
     const fresh = requests.filter(({ digest }) => !this.#running.has(digest) && !this.#followed.has(digest) && !this.#starting.has(digest));
     const chosen = [...new Map(fresh.map((request) => [request.digest, request])).values()].slice(0, room);
     if (chosen.length === 0) return;
-    const fences = this.#options.leases.acquireUnlinked(chosen);
+    const leases = this.#options.leases.acquireUnlinked(chosen);
     const starts = chosen.map(async (request) => {
-      const source = await this.#noteStarting(
-        request,
-        fences.then((found) => this.#startLeased(request, found.get(request.digest))),
-      );
+      const source = await this.#noteStarting(request, this.#startLeased(request, leases));
       if (source === null || "bytes" in source) return;
       this.#unread.want(source);
       if (source instanceof Fill) await source.begun;
@@ -245,7 +242,7 @@ export class FillEngine {
       const stored = await linkIfStored(request, this.#options);
       if (stored) return stored;
       const lease = await this.#options.leases.acquire(request);
-      if (lease.held) return (await this.#storedMeanwhile(request, lease.fence)) ?? this.#own(request, lease.fence);
+      if (lease.held) return (await this.#storedMeanwhile(request, lease, null)) ?? this.#own(request, lease.fence);
       const followed = lease.owner && (await this.#follow(request, lease.owner));
       if (followed) return followed;
       if (performance.now() > until) throw new SlipwayError("UPSTREAM_UNAVAILABLE", { retryAfterSeconds: 2 });
@@ -253,15 +250,19 @@ export class FillEngine {
     }
   }
 
-  async #startLeased(request: FillRequest, fence: number | undefined): Promise<Growing | StoredBlob | null> {
-    if (fence === undefined) return null;
-    return (await this.#storedMeanwhile(request, fence)) ?? this.#own(request, fence);
+  async #startLeased(request: FillRequest, leases: Promise<ReadonlyMap<string, Lease>>): Promise<Growing | StoredBlob | null> {
+    // Beside the lease: it may be a call to a distant bucket.
+    const look = this.#options.store.stat(request.digest);
+    look.catch(() => undefined);
+    const lease = (await leases).get(request.digest);
+    return lease === undefined ? null : ((await this.#storedMeanwhile(request, lease, look)) ?? this.#own(request, lease.fence));
   }
 
-  /** Another process may have finished between the look at storage and the lease. */
-  async #storedMeanwhile(request: FillRequest, fence: number): Promise<StoredBlob | null> {
+  /** Another process may have finished between the look at storage and the lease; then the catalog knew the digest before that one let go of it. */
+  async #storedMeanwhile(request: FillRequest, { fence, isKnown }: Lease, look: Promise<unknown> | null): Promise<StoredBlob | null> {
     const { leases } = this.#options;
     try {
+      if (!isKnown && (await look) === null) return null;
       const stored = await linkIfStored(request, this.#options);
       if (stored) await leases.complete(request.digest, fence);
       return stored;

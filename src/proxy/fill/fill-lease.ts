@@ -28,7 +28,13 @@ export interface Owner {
   readonly address: string | null;
 }
 
-export type LeaseAnswer = { readonly held: true; readonly fence: number } | { readonly held: false; readonly owner: Owner | null };
+export interface Lease {
+  readonly fence: number;
+  /** The catalog has a row of the digest, so that its bytes may have come into storage until now. */
+  readonly isKnown: boolean;
+}
+
+export type LeaseAnswer = ({ readonly held: true } & Lease) | { readonly held: false; readonly owner: Owner | null };
 
 export const LEASE_MS = 5_000;
 export const RENEW_MS = 1_000;
@@ -46,11 +52,11 @@ interface LeaseRow {
 export class FillLeases {
   readonly #db: Queryable;
   readonly #self: ProcessIdentity;
-  /** The new fence, or null where somebody else holds the lease. */
-  readonly #take = gathered<FillKey, number | null>({
+  /** Null where somebody else holds the lease. */
+  readonly #take = gathered<FillKey, Lease | null>({
     run: async (keys) => {
-      const fences = await this.#takeAll(keys, "any");
-      return keys.map(({ digest }) => fences.get(digest) ?? null);
+      const leases = await this.#takeAll(keys, "any");
+      return keys.map(({ digest }) => leases.get(digest) ?? null);
     },
     identityOf: ({ digest }) => digest,
     max: LEASES_PER_STATEMENT,
@@ -63,20 +69,20 @@ export class FillLeases {
 
   /** Takes the lease when nobody has it or its owner is silent; else tells who has it. */
   async acquire(key: FillKey): Promise<LeaseAnswer> {
-    const fence = await this.#take(key);
-    if (fence !== null) return { held: true, fence };
+    const lease = await this.#take(key);
+    if (lease !== null) return { held: true, ...lease };
     return { held: false, owner: await this.findOwner(key.digest) };
   }
 
-  /** The fences of those that nobody has and that their repository has no link to, by digest. */
-  acquireUnlinked(keys: readonly FillKey[]): Promise<Map<string, number>> {
+  /** Of those that nobody has and that their repository has no link to, by digest. */
+  acquireUnlinked(keys: readonly FillKey[]): Promise<Map<string, Lease>> {
     return this.#takeAll(keys, "unlinked");
   }
 
-  async #takeAll(keys: readonly FillKey[], which: "any" | "unlinked"): Promise<Map<string, number>> {
+  async #takeAll(keys: readonly FillKey[], which: "any" | "unlinked"): Promise<Map<string, Lease>> {
     const { bootId, host, address } = this.#self;
     // In one order everywhere: two processes that take several of the same would else wait for each other.
-    const { rows } = await this.#db.query<{ digest: string; fence: number }>(
+    const { rows } = await this.#db.query<{ digest: string; fence: number; known: boolean }>(
       `INSERT INTO fills (digest, size, project_id, repository, owner, owner_host, owner_address, fence, lease_until, attempts)
        SELECT k.digest, k.size, k.project_id, k.repository, $5, $6, $7, 1, now() + $8 * interval '1 ms', 1
        FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) AS k (digest, size, project_id, repository)
@@ -85,7 +91,7 @@ export class FillLeases {
        ON CONFLICT (digest) DO UPDATE SET project_id = EXCLUDED.project_id, repository = EXCLUDED.repository, owner = EXCLUDED.owner, owner_host = EXCLUDED.owner_host, owner_address = EXCLUDED.owner_address,
          fence = fills.fence + 1, lease_until = EXCLUDED.lease_until, attempts = fills.attempts + 1, size = coalesce(EXCLUDED.size, fills.size), updated_at = now()
        WHERE fills.lease_until IS NULL OR fills.lease_until < now() OR fills.owner = EXCLUDED.owner
-       RETURNING digest, fence`,
+       RETURNING digest, fence, EXISTS (SELECT FROM blobs b WHERE b.digest = fills.digest) AS known`,
       [
         keys.map((key) => key.digest),
         keys.map((key) => key.size),
@@ -98,7 +104,7 @@ export class FillLeases {
         which === "any",
       ],
     );
-    return new Map(rows.map((row) => [row.digest, row.fence]));
+    return new Map(rows.map(({ digest, fence, known }) => [digest, { fence, isKnown: known }]));
   }
 
   /** Who holds the lease now. */
