@@ -9,11 +9,12 @@ import { isSlipwayError, SlipwayError } from "../../core/errors.ts";
 import { sleep } from "../../core/clock.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { Logger } from "../../telemetry/logger.ts";
+import { CommitTurn } from "./commit-turn.ts";
 import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
 import { adoptFor, linkIfStored } from "./fill-adoption.ts";
 import type { FillLeases, Lease, Owner, ProcessIdentity } from "./fill-lease.ts";
-import { RENEW_MS } from "./fill-lease.ts";
+import { RENEW_MS, stopTakenOver } from "./fill-lease.ts";
 import { proveRight } from "./fill-request.ts";
 import type { FillRequest, FillTarget } from "./fill-request.ts";
 import { fetcherOf } from "./fill-source.ts";
@@ -56,6 +57,7 @@ interface Shared<Source extends Growing> {
 
 interface Running extends Shared<Fill> {
   readonly fence: number;
+  readonly received: () => void;
   /** Of the targets, in their order, how many adoption looked at. */
   adopted: number;
 }
@@ -73,6 +75,7 @@ export class FillEngine {
   /** Null when nothing came of it: whoever waits for it looks again. */
   readonly #starting = new Map<string, { repository: string; source: Promise<Growing | StoredBlob | null> }>();
   readonly #unread: UnreadFills;
+  readonly #turn = new CommitTurn();
   readonly #timers: readonly NodeJS.Timeout[];
   #isClosed = false;
   readonly stats: FillStats = noFills();
@@ -172,6 +175,7 @@ export class FillEngine {
 
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#turn.close();
     for (const timer of this.#timers) clearInterval(timer);
     const running = [...this.#running.values()];
     await Promise.all(running.map(({ source }) => source.abandon(new SlipwayError("DRAINING"))));
@@ -277,7 +281,7 @@ export class FillEngine {
     const { digest, size, client } = request;
     await remote.handOver(digest);
     const targets = new Map([[request.repository, { projectId: request.projectId, repository: request.repository }]]);
-    const running: Omit<Running, "source"> = { fence, targets, adopted: 0 };
+    const running: Omit<Running, "source"> = { fence, targets, received: this.#turn.receive(), adopted: 0 };
     const fill = new Fill({
       digest,
       size,
@@ -288,6 +292,8 @@ export class FillEngine {
       fetch: fetcherOf(request),
       mayFetchParts: () => client.honoursRanges,
       adopt: async (path, found) => {
+        running.received();
+        await this.#turn.come();
         running.adopted = await adoptFor(targets, { digest, size: found, path }, this.#options);
         this.#options.onStored(digest, found);
       },
@@ -333,6 +339,7 @@ export class FillEngine {
           : leases.release(digest, fence, fill.failure?.code ?? "INTERNAL");
       await end.catch(() => undefined);
     } finally {
+      running.received();
       // A successor may have taken its place.
       if (this.#running.get(digest) === running) this.#running.delete(digest);
     }
@@ -364,26 +371,19 @@ export class FillEngine {
   }
 
   #fileFollower(digest: string, isStored: () => Promise<StoredBlob | null>): FileFollower {
-    const { folder, limits, leases } = this.#options;
-    const isOwned = async (): Promise<boolean> => (await leases.findOwner(digest)) !== null;
-    return new FileFollower({ folder, digest, heldBackBytes: limits.heldBackBytes, isStored, isOwned });
+    const { folder, limits } = this.#options;
+    return new FileFollower({ folder, digest, heldBackBytes: limits.heldBackBytes, isStored, isOwned: () => this.#isOwned(digest) });
   }
 
-  /** A fill whose lease went to another is stopped: two writers of one file would both fail. */
+  async #isOwned(digest: string): Promise<boolean> {
+    return (await this.#options.leases.findOwner(digest)) !== null;
+  }
+
   async #renew(): Promise<void> {
     for (const [digest, { source }] of this.#followed) if (source.state !== "running") this.#followed.delete(digest);
     const held = [...this.#running.values()].filter(({ source }) => source.state === "running");
-    if (held.length === 0) return;
     try {
-      const kept = await this.#options.leases.renew(
-        held.map(({ source, fence }) => ({ digest: source.digest, fence, stagedBytes: source.stagedBytes })),
-      );
-      for (const { source } of held) {
-        if (!kept.has(source.digest) && source.state === "running")
-          void source.abandon(
-            new SlipwayError("UPSTREAM_UNAVAILABLE", { message: "another process took this fill over", retryAfterSeconds: 1 }),
-          );
-      }
+      await stopTakenOver(held, this.#options.leases);
     } catch (error) {
       this.#options.logger.warn({ error, fills: held.length }, "leases of fills could not be renewed");
     }
@@ -391,7 +391,7 @@ export class FillEngine {
 
   async #removeLeftovers(): Promise<void> {
     try {
-      await removeLeftovers(this.#options.folder, (digest) => this.#options.leases.findOwner(digest).then((owner) => owner !== null));
+      await removeLeftovers(this.#options.folder, (digest) => this.#isOwned(digest));
     } catch (error) {
       this.#options.logger.debug({ error }, "the staging folder was not cleaned");
     }

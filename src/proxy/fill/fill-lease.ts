@@ -3,7 +3,9 @@
  * renew, and its staging is not mistaken for the new one's.
  */
 import { gathered } from "../../db/gathered.ts";
+import { SlipwayError } from "../../core/errors.ts";
 import type { Queryable } from "../../db/pool.ts";
+import type { Fill } from "./fill.ts";
 
 export interface ProcessIdentity {
   readonly bootId: string;
@@ -164,4 +166,11 @@ export class FillLeases {
     );
     return rows.map((row) => ({ digest: row.digest, size: row.size, projectId: row.project_id, repository: row.repository }));
   }
+}
+
+/** Renews the leases of all; a fill whose lease went to another is stopped: two writers of one file would both fail. */
+export async function stopTakenOver(held: readonly { readonly source: Fill; readonly fence: number }[], leases: FillLeases): Promise<void> {
+  const kept = await leases.renew(held.map(({ source, fence }) => ({ digest: source.digest, fence, stagedBytes: source.stagedBytes })));
+  const reason = new SlipwayError("UPSTREAM_UNAVAILABLE", { message: "another process took this fill over", retryAfterSeconds: 1 });
+  for (const { source } of held) if (!kept.has(source.digest) && source.state === "running") void source.abandon(reason);
 }
