@@ -11,6 +11,7 @@ import { DEFAULT_FILL_LIMITS, Fill } from "../../../src/proxy/fill/fill.ts";
 import type { FillInput } from "../../../src/proxy/fill/fill.ts";
 import { changeOf } from "../../../src/proxy/fill/growing.ts";
 import { Scribe } from "../../../src/proxy/fill/scribe.ts";
+import { readProgress } from "../../../src/proxy/fill/staging-progress.ts";
 import { tempDir } from "../../support/temp.ts";
 
 const content = randomBytes(3_000_000);
@@ -151,6 +152,23 @@ test("an abandoned fill is resumed by the next owner with the gaps only", async 
   const second = input(folder, { fence: 2 });
   await new Fill(second.input).finished;
   assert.ok((second.calls[0]?.start ?? 0) >= 1_500_000, `resumed at ${second.calls[0]?.start}`);
+  assertSameBytes(await readFile(second.target), content);
+});
+
+test("a whole blob that its process did not live to adopt is adopted by the next one, and nothing is fetched again", async (t) => {
+  const folder = await tempDir(t);
+  const killed = new Promise<void>(() => undefined);
+  const first = input(folder, { adopt: () => killed });
+  const fill = new Fill(first.input);
+  const staging = join(folder, "staging");
+  for (let looks = 0; (await readProgress(staging, digest))?.verified !== true; looks += 1) {
+    assert.ok(looks < 500, "what is whole is on record");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.equal(fill.state, "running");
+  const second = input(folder, { fence: 2 });
+  await new Fill(second.input).finished;
+  assert.deepEqual([first.calls.length, second.calls.length], [1, 0]);
   assertSameBytes(await readFile(second.target), content);
 });
 
