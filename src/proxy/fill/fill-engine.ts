@@ -14,7 +14,7 @@ import { Fill } from "./fill.ts";
 import type { FillLimits } from "./fill.ts";
 import { adoptFor, linkIfStored } from "./fill-adoption.ts";
 import type { FillLeases, Lease, Owner, ProcessIdentity } from "./fill-lease.ts";
-import { RENEW_MS, stopTakenOver } from "./fill-lease.ts";
+import { RENEW_MS, keepLeases } from "./fill-lease.ts";
 import { proveRight } from "./fill-request.ts";
 import type { FillRequest, FillTarget } from "./fill-request.ts";
 import { fetcherOf } from "./fill-source.ts";
@@ -383,7 +383,7 @@ export class FillEngine {
     for (const [digest, { source }] of this.#followed) if (source.state !== "running") this.#followed.delete(digest);
     const held = [...this.#running.values()].filter(({ source }) => source.state === "running");
     try {
-      await stopTakenOver(held, this.#options.leases);
+      await keepLeases(held, this.#options.leases);
     } catch (error) {
       this.#options.logger.warn({ error, fills: held.length }, "leases of fills could not be renewed");
     }

@@ -169,7 +169,7 @@ export class FillLeases {
 }
 
 /** Renews the leases of all; a fill whose lease went to another is stopped: two writers of one file would both fail. */
-export async function stopTakenOver(held: readonly { readonly source: Fill; readonly fence: number }[], leases: FillLeases): Promise<void> {
+export async function keepLeases(held: readonly { readonly source: Fill; readonly fence: number }[], leases: FillLeases): Promise<void> {
   const kept = await leases.renew(held.map(({ source, fence }) => ({ digest: source.digest, fence, stagedBytes: source.stagedBytes })));
   const reason = new SlipwayError("UPSTREAM_UNAVAILABLE", { message: "another process took this fill over", retryAfterSeconds: 1 });
   for (const { source } of held) if (!kept.has(source.digest) && source.state === "running") void source.abandon(reason);
