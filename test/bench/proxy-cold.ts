@@ -22,6 +22,7 @@ import {
   totalRequests,
 } from "./proxy-setting.ts";
 import { PEER_NAMESPACE, startPeers } from "./proxy-peers.ts";
+import type { GateCounts } from "./proxy-gate.ts";
 import type { PullResult } from "./proxy-puller.ts";
 
 const ROUNDS = Number(process.argv[2] ?? 5);
@@ -84,25 +85,33 @@ await bench(async (t) => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const { name } = await pushImage(upstream, `${PEER_NAMESPACE}/net${index}-${round}`, { layers: LAYERS, layerBytes: LAYER_BYTES });
       await gate.set(network.faults);
-      await settled();
-      theirs.push(sampleOf(await direct(name)));
-      await settled();
-      const bareBefore = cpuOf(bare.pid);
-      least.push(sampleOf(await floor(name)));
-      leastCpu.push(cpuOf(bare.pid) - bareBefore);
-      await settled();
-      await gate.take();
-      const before = cpuOf(cache.child.pid);
-      ours.push(sampleOf(await through(name)));
-      cpu.push(cpuOf(cache.child.pid) - before);
-      const counts = await gate.take();
-      for (const other of others) {
+      let counts: GateCounts | null = null;
+      const pulls = [
+        async () => void theirs.push(sampleOf(await direct(name))),
+        async () => {
+          const before = cpuOf(bare.pid);
+          least.push(sampleOf(await floor(name)));
+          leastCpu.push(cpuOf(bare.pid) - before);
+        },
+        async () => {
+          await gate.take();
+          const before = cpuOf(cache.child.pid);
+          ours.push(sampleOf(await through(name)));
+          cpu.push(cpuOf(cache.child.pid) - before);
+          counts = await gate.take();
+        },
+        ...others.map(({ peer, samples, cpu: theirCpu }) => async () => {
+          const before = cpuOf(peer.pid);
+          samples.push(sampleOf(await pull({ port: peer.port, name, reference: "v1", clients: 1, verify: false })));
+          theirCpu.push(cpuOf(peer.pid) - before);
+        }),
+      ];
+      // Whoever comes first meets an upstream that reads the image for the first time.
+      for (const one of round % 2 === 0 ? pulls : pulls.toReversed()) {
         await settled();
-        const started = cpuOf(other.peer.pid);
-        other.samples.push(sampleOf(await pull({ port: other.peer.port, name, reference: "v1", clients: 1, verify: false })));
-        other.cpu.push(cpuOf(other.peer.pid) - started);
+        await one();
       }
-      requests = `${totalRequests(counts)} upstream requests (${requestsText(counts)})`;
+      if (counts) requests = `${totalRequests(counts)} upstream requests (${requestsText(counts)})`;
       await gate.set({ delayMs: 0, bytesPerSecond: 0 });
     }
     const [mine, yours] = [median(ours.map(({ ms }) => ms)), median(theirs.map(({ ms }) => ms))];
