@@ -159,7 +159,7 @@ function createContent(
     },
     onArrived: (name, { manifest, parsed }) => {
       blobs.describe(name.repository, blobsOf(parsed));
-      return prefetcher.onServed(name, manifest);
+      return prefetcher.onServed(name, manifest, parsed);
     },
     onServed: (name, manifest) => prefetcher.onServed(name, manifest),
     onBrought: (name, manifest) => {

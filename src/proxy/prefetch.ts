@@ -42,8 +42,8 @@ export class Prefetcher {
     return this.#started;
   }
 
-  /** Never fails: a client's answer does not depend on it. Resolves when upstream was asked for the blobs. */
-  async onServed(name: ProxyName, manifest: StoredManifest): Promise<void> {
+  /** Never fails: a client's answer does not depend on it. Resolves when upstream was asked for the blobs. `known`: what is read out of the manifest already. */
+  async onServed(name: ProxyName, manifest: StoredManifest, known?: ParsedManifest): Promise<void> {
     const key = `${name.repository}@${manifest.digest}`;
     if (this.#seen.get(key) || !this.#options.isOn(name)) return;
     this.#seen.set(key, true);
@@ -51,7 +51,7 @@ export class Prefetcher {
       this.#options.logger.debug({ repository: name.repository, digest: manifest.digest, error }, "prefetch failed");
     };
     try {
-      const parsed = parseManifest(manifest.bytes, manifest.mediaType);
+      const parsed = known ?? parseManifest(manifest.bytes, manifest.mediaType);
       // First of all: their client asks for them as soon as it has the manifest.
       const asking = this.#begin(name, blobsOf(parsed));
       this.#follow(name, manifest.digest, parsed).catch(noteFailure);

@@ -13,6 +13,7 @@ import type * as undiciModule from "undici";
 import type { AddressGuard, Reach } from "./address-guard.ts";
 import { forbidden } from "./address-guard.ts";
 import { Lines } from "./bulk/lines.ts";
+import type { Place } from "./bulk/lines.ts";
 import { keep, recycleWritten, reusedReads } from "./read-memory.ts";
 import type { Method } from "./request.ts";
 
@@ -90,7 +91,7 @@ export class Connections {
   async send(request: WireRequest): Promise<WireAnswer> {
     const undici = await loadUndici();
     if (request.isBulk && request.method === "GET" && request.body === undefined) {
-      return this.#lines.get({ ...request, key: keyOf(request), connect: () => this.#connect(request, undici) });
+      return this.#lines.get({ ...request, ...this.#place(request, undici) });
     }
     const pool = this.#pool(request, undici);
     const asked = pool.request({
@@ -106,10 +107,7 @@ export class Connections {
       // the connection that such a server breaks; what was asked on it is asked again.
       ...(request.method === "HEAD" ? { reset: false } : {}),
     });
-    if (request.bulkToFollow) {
-      const connect = (): Promise<Socket> => this.#connect(request, undici);
-      void this.#lines.prepare({ key: keyOf(request), connect }, request.bulkToFollow);
-    }
+    if (request.bulkToFollow) void this.#lines.prepare(this.#place(request, undici), request.bulkToFollow);
     const answer = await asked;
     return { status: answer.statusCode, headers: answer.headers, body: answer.body };
   }
@@ -141,6 +139,10 @@ export class Connections {
     const pool = bare.compose(keepChunked);
     this.#pools.set(key, pool);
     return pool;
+  }
+
+  #place(request: WireRequest, undici: Undici): Place {
+    return { key: keyOf(request), connect: () => this.#connect(request, undici) };
   }
 
   #connect(request: WireRequest, undici: Undici): Promise<Socket> {

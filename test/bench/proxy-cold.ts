@@ -22,7 +22,6 @@ import {
   totalRequests,
 } from "./proxy-setting.ts";
 import { PEER_NAMESPACE, startPeers } from "./proxy-peers.ts";
-import type { GateCounts } from "./proxy-gate.ts";
 import type { PullResult } from "./proxy-puller.ts";
 
 const ROUNDS = Number(process.argv[2] ?? 5);
@@ -85,7 +84,6 @@ await bench(async (t) => {
     for (let round = 0; round < ROUNDS; round += 1) {
       const { name } = await pushImage(upstream, `${PEER_NAMESPACE}/net${index}-${round}`, { layers: LAYERS, layerBytes: LAYER_BYTES });
       await gate.set(network.faults);
-      let counts: GateCounts | null = null;
       const pulls = [
         async () => void theirs.push(sampleOf(await direct(name))),
         async () => {
@@ -98,7 +96,8 @@ await bench(async (t) => {
           const before = cpuOf(cache.child.pid);
           ours.push(sampleOf(await through(name)));
           cpu.push(cpuOf(cache.child.pid) - before);
-          counts = await gate.take();
+          const counts = await gate.take();
+          requests = `${totalRequests(counts)} upstream requests (${requestsText(counts)})`;
         },
         ...others.map(({ peer, samples, cpu: theirCpu }) => async () => {
           const before = cpuOf(peer.pid);
@@ -111,7 +110,6 @@ await bench(async (t) => {
         await settled();
         await one();
       }
-      if (counts) requests = `${totalRequests(counts)} upstream requests (${requestsText(counts)})`;
       await gate.set({ delayMs: 0, bytesPerSecond: 0 });
     }
     const [mine, yours] = [median(ours.map(({ ms }) => ms)), median(theirs.map(({ ms }) => ms))];

@@ -11,7 +11,8 @@ export interface LinesRequest extends Omit<LineRequest, "head"> {
   readonly connect: () => Promise<Socket>;
 }
 
-type Place = Pick<LinesRequest, "key" | "connect">;
+/** Where a connection leads. */
+export type Place = Pick<LinesRequest, "key" | "connect">;
 
 const MAX_IDLE = 64;
 

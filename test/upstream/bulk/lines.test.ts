@@ -210,10 +210,13 @@ test("who asks while a connection is being opened waits for that one, and asks a
   assert.equal(open.length, 1);
   open[0]?.(connectPlain({ port: Number(port), host: "127.0.0.1", onread: reusedReads } as NetConnectOpts));
   assert.equal(await text(await asked), "on 2");
-  void lines.prepare(place, 2);
+  void lines.prepare({ ...place, key: "b" }, 1);
   const again = lines.get({ ...request, key: "b" });
   await delay(10);
-  for (const answer of open.slice(1)) answer(null);
+  assert.equal(open.length, 2, "nothing of its own is opened yet");
+  open[1]?.(null);
+  await until(() => open.length === 3, "it opens one itself");
+  open[2]?.(null);
   await assert.rejects(again, /refused/);
 });
 
